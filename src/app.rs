@@ -1,0 +1,216 @@
+//! How do the parts become a service? Binds, starts, and stops in order.
+//!
+//! `main` makes an [`App`] of a configuration and runs it until told to stop. What always holds: the process listens at
+//! once and waits for neither token nor Redis; every task has an owner here and ends before `run` returns; no wait is
+//! unbounded.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Auth, Config},
+    http::{self, Context, Limits, RedisCheck, Server},
+    identity::{self, AzureCredential},
+    lifecycle::{Lifecycle, Phase},
+    redis::{self, Pool, SignIn},
+    telemetry::Metrics,
+};
+
+/// Background tasks only sleep or wait: they end at once.
+const TASKS_LIMIT: Duration = Duration::from_secs(1);
+/// Connections close when what was sent on them is answered.
+const POOL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why the service could not start or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The credential cannot be set up.
+    #[error("cannot set up the credential")]
+    Credential(#[from] identity::Error),
+    /// The pool cannot be set up.
+    #[error("cannot set up the pool")]
+    Pool(#[from] redis::BuildError),
+    /// A task that must outlive the service ended: a bug.
+    #[error("a task that must not end has ended")]
+    TaskEnded,
+}
+
+/// The service, put together and bound, not started.
+pub struct App {
+    config: Config,
+    metrics: Metrics,
+    public: Server,
+    admin: Option<Server>,
+    routes: Router,
+}
+
+impl App {
+    /// Binds the listeners; nothing is served and nothing is asked until [`App::run`].
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub async fn bind(config: Config, metrics: Metrics) -> Result<Self, Error> {
+        let bind = async |address| {
+            Server::bind(address)
+                .await
+                .map_err(|source| Error::Bind { address, source })
+        };
+        let public = bind(config.http.public).await?;
+        let admin = match config.http.admin {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            metrics,
+            public,
+            admin,
+            routes: Router::new(),
+        })
+    }
+
+    /// Adds routes of your own to the public listener; they get the same limits, layers and errors.
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+
+    /// Where the public listener is.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public.address()
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Server::address)
+    }
+
+    /// Serves until `stop`, then stops in order: not ready, wait for load balancers to notice, accept no more, finish
+    /// open requests, stop the tasks, close the pool.
+    ///
+    /// # Errors
+    /// TLS or the credential cannot be set up, or a task that must not end did.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self {
+            config,
+            metrics,
+            public,
+            admin,
+            routes,
+        } = self;
+        let sign_in = match &config.redis.auth {
+            Auth::Entra => SignIn::Entra(Arc::new(AzureCredential::new(config.identity.clone())?)),
+            Auth::Key(key) => SignIn::Key(key.clone()),
+            Auth::None => SignIn::None,
+        };
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let pool = Pool::from_config(config.redis.clone())
+            .sign_in(sign_in)
+            .build()?;
+        let lifecycle = Lifecycle::default();
+        let (check, redis) = RedisCheck::new(pool.clone());
+
+        let tasks = TaskTracker::new();
+        let stop_tasks = CancellationToken::new();
+        let task_ended = CancellationToken::new();
+        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let guard = task_ended.clone().drop_guard();
+            tasks.spawn(stop_tasks.clone().run_until_cancelled_owned(async move {
+                let _guard = guard;
+                task.await;
+            }));
+        };
+        spawn(Box::pin(async move { match check.run().await {} }));
+        let upkeep = metrics.clone().upkeep();
+        spawn(Box::pin(async move { match upkeep.await {} }));
+
+        let routers = http::routers(
+            Context {
+                pool: pool.clone(),
+                sample_key: config.sample.key.as_str().into(),
+                lifecycle: lifecycle.clone(),
+                redis,
+                metrics,
+            },
+            &Limits {
+                timeout: config.http.request_timeout,
+                concurrency: config.http.max_concurrent_requests,
+            },
+            admin.is_some(),
+            routes,
+        );
+        info!(
+            server.address = %public.address(),
+            admin.address = admin.as_ref().map(|admin| admin.address().to_string()),
+            redis.endpoint = %config.redis.endpoint,
+            "listening"
+        );
+        // Probes go on until requests have ended; the admin listener closes after the public one.
+        let accept_no_more = CancellationToken::new();
+        let public =
+            tokio::spawn(public.run(routers.public, accept_no_more.clone().cancelled_owned()));
+        let end_admin = CancellationToken::new();
+        let admin = admin.zip(routers.admin).map(|(server, router)| {
+            tokio::spawn(server.run(router, end_admin.clone().cancelled_owned()))
+        });
+        lifecycle.enter(Phase::Serving);
+
+        let ended_well = tokio::select! {
+            () = stop => true,
+            () = task_ended.cancelled() => false,
+            () = pool.ended() => false,
+        };
+        lifecycle.enter(Phase::Draining);
+        if ended_well {
+            info!(drain.delay_s = config.drain.delay.as_secs_f64(), "draining");
+            tokio::time::sleep(config.drain.delay).await;
+        }
+        accept_no_more.cancel();
+        let public_abort = public.abort_handle();
+        if timeout(config.drain.timeout, public).await.is_err() {
+            warn!("requests were still open at the end of DRAIN_TIMEOUT and are given up");
+            public_abort.abort();
+        }
+        end_admin.cancel();
+        stop_tasks.cancel();
+        tasks.close();
+        let rest = async {
+            if let Some(admin) = admin {
+                let abort = admin.abort_handle();
+                if timeout(TASKS_LIMIT / 2, admin).await.is_err() {
+                    abort.abort();
+                }
+            }
+            tasks.wait().await;
+        };
+        if timeout(TASKS_LIMIT, rest).await.is_err() {
+            warn!("a background task did not end in time");
+        }
+        if timeout(POOL_LIMIT, pool.close()).await.is_err() {
+            warn!("connections to Redis were still busy and are given up");
+        }
+        match ended_well {
+            true => {
+                info!("stopped");
+                Ok(())
+            }
+            false => Err(Error::TaskEnded),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Values from text: one function a shape. Each answers with the value or with what was expected instead; it never sees
+//! the variable's name and never quotes the text, which may be a secret.
+
+use std::time::Duration;
+
+/// What a parser says of a text it refuses: the rest of "expected …".
+pub(super) type Expected = &'static str;
+
+/// Ports of Azure's endpoints by the host's suffix: Azure Managed Redis first, Azure Cache for Redis after it.
+/// Source: `sample/Sample.cs` of Microsoft.Azure.StackExchangeRedis.
+const PORTS_BY_SUFFIX: &[(&str, u16)] = &[
+    (".redis.azure.net", 10000),
+    (".redis.chinacloudapi.cn", 10000),
+    (".redis.usgovcloudapi.net", 10000),
+    (".redis.sovcloud-api.fr", 10000),
+    (".redis.sovcloud-api.de", 10000),
+    (".redis.sovcloud-api.sg", 10000),
+    (".redis.cache.windows.net", 6380),
+    (".redis.cache.chinacloudapi.cn", 6380),
+    (".redis.cache.usgovcloudapi.net", 6380),
+];
+
+/// Reads `500ms`, `5s` or `2m`, as every variable and flag writes durations; zero is refused.
+///
+/// # Errors
+/// What was expected.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    let expected = "a duration above zero such as 500ms, 5s or 2m";
+    match duration_or_zero(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(expected),
+    }
+}
+
+/// `500ms`, `5s`, `2m`, and zero.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Expected> {
+    let expected = "a duration such as 0s, 500ms, 5s or 2m";
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(expected)?;
+    let (number, unit) = text.split_at(digits);
+    // Nothing here waits longer than a day; the bound keeps later sums of durations far from overflow.
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let number: u64 = number.parse().map_err(|_| expected)?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60 * 1000),
+        _ => return Err(expected),
+    };
+    milliseconds
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or("a duration of at most a day")
+}
+
+/// A port; 0 takes a free one.
+pub(super) fn port(text: &str) -> Result<u16, Expected> {
+    text.parse().map_err(|_| "a port from 0 to 65535")
+}
+
+/// An IP address to listen on.
+pub(super) fn ip_address(text: &str) -> Result<std::net::IpAddr, Expected> {
+    text.parse()
+        .map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::")
+}
+
+/// `true` or `false`, in any letter case.
+pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("true or false"),
+    }
+}
+
+/// Connections in a pool.
+pub(super) fn pool_size(text: &str) -> Result<usize, Expected> {
+    match text.parse() {
+        Ok(size @ 1..=256) => Ok(size),
+        _ => Err("a whole number from 1 to 256"),
+    }
+}
+
+/// A count that bounds something.
+pub(super) fn count(text: &str) -> Result<usize, Expected> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("a whole number from 1 to 1000000"),
+    }
+}
+
+/// A text taken as it is.
+pub(super) fn text(text: &str) -> Result<String, Expected> {
+    Ok(text.to_owned())
+}
+
+/// One of the values that `choices` names, in any letter case.
+pub(super) fn choice<T: Copy>(
+    text: &str,
+    choices: &[(&str, T)],
+    expected: Expected,
+) -> Result<T, Expected> {
+    choices
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text))
+        .map(|(_, value)| *value)
+        .ok_or(expected)
+}
+
+/// An address that tokens may be asked from: https, as azure_identity demands.
+pub(super) fn authority(text: &str) -> Result<String, Expected> {
+    let expected = "an https URL such as https://login.microsoftonline.com/";
+    let url = azure_core::http::Url::parse(text).map_err(|_| expected)?;
+    if url.scheme() != "https" || url.host_str().is_none() {
+        return Err(expected);
+    }
+    Ok(text.to_owned())
+}
+
+/// A token scope.
+pub(super) fn scope(text: &str) -> Result<String, Expected> {
+    if text.ends_with("/.default") && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err("one scope that ends in /.default")
+    }
+}
+
+/// `host[:port]`, the port from Azure's suffixes where it is missing.
+pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
+    if text.contains("://") {
+        return Err(
+            "host[:port] alone: leave out the scheme (`rediss://`) and everything after the port",
+        );
+    }
+    if text.contains([',', '=', '@', ';']) {
+        return Err(
+            "host[:port] alone: this looks like a connection string; leave out options, user and password",
+        );
+    }
+    let expected = "host[:port], such as NAME.REGION.redis.azure.net";
+    let (host, port) = split_port(text).ok_or(expected)?;
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if !is_host(&host) {
+        return Err(expected);
+    }
+    let port = match port {
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port: &u16| *port != 0)
+            .ok_or("a port from 1 to 65535 after the host")?,
+        None => PORTS_BY_SUFFIX
+            .iter()
+            .find(|(suffix, _)| host.ends_with(suffix))
+            .map(|(_, port)| *port)
+            .ok_or("host:port: the port is known by itself only for Azure's own host names")?,
+    };
+    Ok(super::Endpoint { host, port })
+}
+
+/// Splits off what follows the last colon; an IPv6 address must stand in brackets.
+fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest {
+            "" => Some((host, None)),
+            _ => Some((host, Some(rest.strip_prefix(':')?))),
+        };
+    }
+    match text.split_once(':') {
+        None => Some((text, None)),
+        Some((_, port)) if port.contains(':') => None,
+        Some((host, port)) => Some((host, Some(port))),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    rustls::pki_types::ServerName::try_from(host).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        for wrong in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-1s",
+            "0s",
+            "1.5s",
+            "5h",
+            "5S",
+            "99999999999999999999s",
+            "18446744073709551615m",
+            "25000m",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn endpoints_take_azures_ports_and_refuse_what_is_not_an_endpoint() {
+        let good = [
+            (
+                "cache.westeurope.redis.azure.net",
+                "cache.westeurope.redis.azure.net",
+                10000,
+            ),
+            (
+                "Cache.WestEurope.Redis.Azure.net.",
+                "cache.westeurope.redis.azure.net",
+                10000,
+            ),
+            (
+                "cache.redis.cache.windows.net",
+                "cache.redis.cache.windows.net",
+                6380,
+            ),
+            (
+                "cache.x.redis.chinacloudapi.cn",
+                "cache.x.redis.chinacloudapi.cn",
+                10000,
+            ),
+            (
+                "cache.redis.cache.chinacloudapi.cn",
+                "cache.redis.cache.chinacloudapi.cn",
+                6380,
+            ),
+            ("localhost:6379", "localhost", 6379),
+            ("[::1]:6379", "::1", 6379),
+            ("10.0.0.4:10000", "10.0.0.4", 10000),
+        ];
+        for (text, host, port) in good {
+            let endpoint = endpoint(text).expect(text);
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
+        }
+        for wrong in [
+            "localhost",
+            "localhost:0",
+            "localhost:port",
+            "localhost:70000",
+            "::1:6379",
+            "[::1]6379",
+            "",
+            ":6379",
+            "rediss://localhost:6379",
+            "cache.redis.azure.net:10000,password=x,ssl=True",
+            "user@host:6379",
+            "two words:1",
+        ] {
+            assert!(endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What would Azure say? Entra ID and Azure's front before Redis, on a laptop or in a test.
+//!
+//! `dev`, `emulate` and the tests bind an [`Emulator`], hand its [`variables`](Emulator::variables) to a client (this
+//! service or any Azure SDK) and run it. `entra` issues tokens, `front` lets in whoever brings one, before a real Redis
+//! server or the small `store`; [`Controls`] makes things go wrong. What always holds: nothing is served before
+//! [`run`](Emulator::run), nothing is left of it after; keys, secrets and identities are new at each start and good for
+//! no other; the tokens are worthless at the real Azure.
+//!
+//! It knows nothing of the service it serves, and is no part of a production build.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use certificate::Certificates;
+use entra::Tenant;
+use files::Files;
+use front::Front;
+use token::Signer;
+
+pub use controls::{Controls, Counts, EntraFault, RedisFault};
+
+mod certificate;
+mod controls;
+mod entra;
+mod files;
+mod front;
+mod resp;
+mod store;
+mod token;
+
+/// A client gets this long for its TLS handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connections get this long to close when the emulator stops.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Pause after a failed `accept`: out of file descriptors, mostly, which passes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an emulator is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address all three listeners are bound to.
+    pub host: IpAddr,
+    /// Port of the managed identity endpoints, http; 0 for any that is free.
+    pub identity_port: u16,
+    /// Port of the tenant's token endpoint, https; 0 for any that is free.
+    pub authority_port: u16,
+    /// Port of the front before Redis, TLS; 0 for any that is free.
+    pub redis_port: u16,
+    /// Life of the tokens issued; whole seconds, at least one.
+    pub token_lifetime: Duration,
+    /// A real Redis server behind the front, `host:port`, plain and without a password; else a small store in memory.
+    pub redis: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            identity_port: 0,
+            authority_port: 0,
+            redis_port: 0,
+            token_lifetime: Duration::from_secs(60),
+            redis: None,
+        }
+    }
+}
+
+/// Why an emulator cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A port is taken, or the address is not this machine's.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The certificate could not be made.
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// The TLS library refused the certificate made.
+    #[error("cannot use the certificate made")]
+    Tls(#[from] rustls::Error),
+    /// There is no directory for the files.
+    #[error("cannot make a temporary directory")]
+    Directory(#[source] io::Error),
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Entra ID and Azure's front before Redis, bound and ready to run.
+pub struct Emulator {
+    tenant: Arc<Tenant>,
+    front: Arc<Front>,
+    https: TlsAcceptor,
+    identity: TcpListener,
+    authority: TcpListener,
+    redis: TcpListener,
+    identity_endpoint: String,
+    redis_endpoint: String,
+    files: Files,
+}
+
+impl Emulator {
+    /// Makes keys, certificates and files and binds the three listeners. Nothing is served before [`Emulator::run`].
+    ///
+    /// # Errors
+    ///
+    /// When a port is taken or a file cannot be written. Nothing is left behind then, nor when the future is dropped.
+    pub async fn bind(options: Options) -> Result<Self, Error> {
+        let (identity, identity_port) = listen(options.host, options.identity_port).await?;
+        let (authority, authority_port) = listen(options.host, options.authority_port).await?;
+        let (redis, redis_port) = listen(options.host, options.redis_port).await?;
+        let (address, name) = names(options.host);
+
+        let certificates = Certificates::make(options.host)?;
+        let files = Files::write(&certificates)?;
+        let signer = Arc::new(Signer::new());
+        let controls = Controls::new(options.token_lifetime);
+        let authority_url = format!("https://{name}:{authority_port}/");
+        let tenant = Tenant {
+            controls: controls.clone(),
+            application: signer.identity("entra-redis"),
+            system: signer.identity("system"),
+            client_secret: signer.secret(),
+            identity_header: signer.secret(),
+            assertion_issuer: format!("{authority_url}cluster"),
+            authority: authority_url,
+            last: Mutex::new(HashMap::new()),
+            signer: Arc::clone(&signer),
+        };
+        files.write_assertion(&tenant)?;
+        let front = Front {
+            signer,
+            controls,
+            tls: Arc::clone(&certificates.redis),
+            redis: options.redis,
+            store: Arc::default(),
+        };
+        Ok(Self {
+            tenant: Arc::new(tenant),
+            front: Arc::new(front),
+            https: TlsAcceptor::from(certificates.https),
+            identity,
+            authority,
+            redis,
+            identity_endpoint: format!("http://{address}:{identity_port}/msi/token"),
+            redis_endpoint: format!("{name}:{redis_port}"),
+            files,
+        })
+    }
+
+    /// The environment with which a client finds the emulator and is known to it.
+    ///
+    /// It holds secrets, though they are good for nothing but this emulator. The files named live as long as it does.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let tenant = &self.tenant;
+        let file = |name| self.files.path(name).display().to_string();
+        vec![
+            ("IDENTITY_ENDPOINT", self.identity_endpoint.clone()),
+            ("IDENTITY_HEADER", tenant.identity_header.clone()),
+            ("AZURE_AUTHORITY_HOST", tenant.authority.clone()),
+            ("AZURE_TENANT_ID", tenant.signer.tenant.clone()),
+            ("AZURE_CLIENT_ID", tenant.application.client_id.clone()),
+            ("AZURE_FEDERATED_TOKEN_FILE", file(files::ASSERTION)),
+            ("AZURE_CLIENT_SECRET", tenant.client_secret.clone()),
+            ("REDIS_ENDPOINT", self.redis_endpoint.clone()),
+            ("REDIS_CA_FILE", file(files::CA)),
+            ("SSL_CERT_FILE", file(files::BUNDLE)),
+            ("REQUESTS_CA_BUNDLE", file(files::BUNDLE)),
+            ("NODE_EXTRA_CA_CERTS", file(files::CA)),
+        ]
+    }
+
+    /// A handle to make things go wrong, and to count what happened.
+    pub fn controls(&self) -> Controls {
+        self.tenant.controls.clone()
+    }
+
+    /// Serves until `shutdown` is cancelled; then closes every connection and removes the files.
+    ///
+    /// A dropped future ends everything too, without TLS' farewells.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let identities = entra::identities(Arc::clone(&self.tenant));
+        let authority = entra::authority(Arc::clone(&self.tenant));
+        tokio::join!(
+            accept(self.identity, &shutdown, |socket| {
+                http(socket, identities.clone(), shutdown.clone())
+            }),
+            accept(self.authority, &shutdown, |socket| {
+                https(
+                    self.https.clone(),
+                    socket,
+                    authority.clone(),
+                    shutdown.clone(),
+                )
+            }),
+            accept(self.redis, &shutdown, |socket| {
+                front::connection(Arc::clone(&self.front), socket, shutdown.clone())
+            }),
+            self.files.renew_assertion(&self.tenant, &shutdown),
+        );
+    }
+}
+
+async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, u16), Error> {
+    let address = SocketAddr::new(host, port);
+    let refused = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let port = listener.local_addr().map_err(refused)?.port();
+    Ok((listener, port))
+}
+
+/// The address and the name under which a client on this machine reaches `host`.
+fn names(host: IpAddr) -> (String, String) {
+    let localhost = "localhost".to_owned();
+    match host {
+        IpAddr::V4(host) if host.is_unspecified() || host == Ipv4Addr::LOCALHOST => {
+            ("127.0.0.1".into(), localhost)
+        }
+        IpAddr::V4(host) => (host.to_string(), host.to_string()),
+        IpAddr::V6(host) if host.is_unspecified() || host.is_loopback() => {
+            ("[::1]".into(), localhost)
+        }
+        IpAddr::V6(host) => (format!("[{host}]"), format!("[{host}]")),
+    }
+}
+
+/// Accepts connections and owns them until `shutdown`; then waits for their end, within a limit.
+async fn accept<C>(
+    listener: TcpListener,
+    shutdown: &CancellationToken,
+    serve: impl Fn(TcpStream) -> C,
+) where
+    C: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => _ = connections.spawn(serve(socket)),
+                Err(error) => {
+                    tracing::warn!(%error, "the emulator cannot accept a connection; it goes on");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(STOP_LIMIT, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Serves HTTP/1.1 on one connection. HTTP/2 would spawn a task a request, which nobody here would own.
+async fn http<S>(socket: S, router: Router, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let server = auto::Builder::new(TokioExecutor::new()).http1_only();
+    let service = TowerToHyperService::new(router);
+    let connection = server.serve_connection(TokioIo::new(socket), service);
+    if let Some(Err(error)) = shutdown.run_until_cancelled(connection).await {
+        tracing::debug!(error, "a connection to the emulated Entra ID broke");
+    }
+}
+
+async fn https(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let handshake = timeout(HANDSHAKE_LIMIT, acceptor.accept(socket));
+    match shutdown.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(socket))) => http(socket, router, shutdown).await,
+        Some(Ok(Err(error))) => {
+            tracing::debug!(%error, "a TLS handshake with the emulated Entra ID failed");
+        }
+        Some(Err(_)) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Certificates: how a client comes to trust the emulator's TLS.
+//!
+//! `Emulator::bind` makes one `Certificates` per start: a certificate authority, and a leaf for this machine's loopback
+//! names and the chosen host. The authority's key is dropped as soon as the leaf is signed, and neither key is written
+//! to disk. The process-wide crypto provider is neither read nor installed. Where the PEM texts lie is `emulator`'s
+//! business.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CipherSuite, ServerConfig};
+
+use super::Error;
+
+/// An emulator is a thing of days; Apple's platforms refuse a leaf that lives longer than 825.
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How far back the validity begins, for a container whose clock is behind.
+const BACKDATE: Duration = Duration::from_secs(24 * 3600);
+
+/// The authority's certificate and the two TLS configurations made under it.
+pub(super) struct Certificates {
+    /// The authority's certificate.
+    pub(super) authority_pem: String,
+    /// For the token endpoint: HTTP/1.1.
+    pub(super) https: Arc<ServerConfig>,
+    /// For the front before Redis: what a rustls client meets at Azure.
+    pub(super) redis: Arc<ServerConfig>,
+}
+
+impl Certificates {
+    /// Makes a new authority and a leaf for `localhost`, both loopback addresses and `host`.
+    pub(super) fn make(host: IpAddr) -> Result<Self, Error> {
+        let now = date_time_ymd(1970, 1, 1) + since_epoch();
+
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "entra-redis emulator");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
+        let issuer_key = KeyPair::generate()?;
+        let authority = params.self_signed(&issuer_key)?;
+        let issuer = Issuer::new(params, issuer_key);
+
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(Into::into).to_vec();
+        if !names.contains(&host.to_string()) {
+            names.push(host.to_string());
+        }
+        let mut params = CertificateParams::new(names)?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "localhost");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // Python verifies strictly (VERIFY_X509_STRICT) and wants to find the authority by its key.
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &issuer)?;
+
+        let server = |provider: CryptoProvider, versions| -> Result<_, Error> {
+            let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+            Ok(ServerConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(versions)?
+                .with_no_client_auth()
+                .with_single_cert(vec![leaf.der().clone()], key)?)
+        };
+        let mut https = server(ring::default_provider(), rustls::ALL_VERSIONS)?;
+        https.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Azure Managed Redis has TLS 1.3 with AES-GCM, and TLS 1.2 with CBC suites only, which rustls lacks.
+        let mut provider = ring::default_provider();
+        provider.cipher_suites.retain(|suite| {
+            matches!(
+                suite.suite(),
+                CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384
+            )
+        });
+        let redis = server(provider, &[&rustls::version::TLS13])?;
+
+        Ok(Self {
+            authority_pem: authority.pem(),
+            https: Arc::new(https),
+            redis: Arc::new(redis),
+        })
+    }
+
+    /// The system's roots and this authority in one PEM text, for variables that *replace* a client's roots.
+    pub(super) fn bundle(&self) -> String {
+        // A root that cannot be read is one the client would not have had either.
+        let mut bundle: String = rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(to_pem)
+            .collect();
+        bundle.push_str(&self.authority_pem);
+        bundle
+    }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(str::from_utf8(line).expect("base64 is ASCII"));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}

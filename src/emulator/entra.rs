@@ -1,0 +1,263 @@
+//! Entra ID: the endpoints that hand out tokens.
+//!
+//! `Emulator::run` serves two routers from here: [`identities()`] over plain HTTP for managed identities (App Service
+//! and Container Apps, and the virtual machine's metadata service), and [`authority`] over TLS for applications (secret
+//! and federated assertion). Answers and errors have the shape the real ones have, for SDKs decide by it. No answer and no
+//! log line repeats a secret, an assertion or a token sent here; a token leaves only in the answer that grants it.
+//! Signing and verifying are `token`'s.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::controls::{Controls, EntraFault};
+use super::token::{self, Identity, Issued, Refusal, Signer};
+use errors::EntraError;
+
+mod errors;
+mod identities;
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The subject of the one federated credential there is.
+pub(super) const SUBJECT: &str = "system:serviceaccount:default:entra-redis";
+
+/// The tenant as the endpoints know it.
+pub(super) struct Tenant {
+    pub(super) signer: Arc<Signer>,
+    pub(super) controls: Controls,
+    /// The application registered, which is also the user-assigned managed identity.
+    pub(super) application: Identity,
+    /// The managed identity of those who name none.
+    pub(super) system: Identity,
+    pub(super) client_secret: String,
+    pub(super) identity_header: String,
+    /// `https://host:port/`.
+    pub(super) authority: String,
+    /// Who issues the assertions that may be exchanged.
+    pub(super) assertion_issuer: String,
+    /// The token issued last, by client id, for [`EntraFault::SameToken`].
+    pub(super) last: Mutex<HashMap<String, Issued>>,
+}
+
+type Shared = Arc<Tenant>;
+
+/// The routes of the managed identity endpoints.
+pub(super) fn identities(tenant: Shared) -> Router {
+    Router::new()
+        .route("/msi/token", get(identities::app_service))
+        .route(
+            "/metadata/identity/oauth2/token",
+            get(identities::metadata_service),
+        )
+        .route_layer(middleware::from_fn_with_state(tenant.clone(), fault))
+        .with_state(tenant)
+}
+
+/// The routes of the tenant's own endpoints.
+pub(super) fn authority(tenant: Shared) -> Router {
+    Router::new()
+        .route("/{tenant}/oauth2/v2.0/token", post(exchange))
+        .route_layer(middleware::from_fn_with_state(tenant.clone(), fault))
+        .route(
+            "/{tenant}/v2.0/.well-known/openid-configuration",
+            get(configuration),
+        )
+        .route("/{tenant}/discovery/v2.0/keys", get(keys))
+        .with_state(tenant)
+}
+
+/// Makes the fault that is set, before the request is looked at.
+async fn fault(State(tenant): State<Shared>, request: Request, next: Next) -> Response {
+    match tenant.controls.entra() {
+        EntraFault::Status(status) => tenant.failure(status),
+        EntraFault::RetryAfter(status, delay) => {
+            let seconds = delay.as_secs_f64().ceil().to_string();
+            ([(header::RETRY_AFTER, seconds)], tenant.failure(status)).into_response()
+        }
+        EntraFault::Hang => std::future::pending().await,
+        EntraFault::Slow(delay) => {
+            tokio::time::sleep(delay).await;
+            next.run(request).await
+        }
+        EntraFault::Garbage => {
+            Html("<!DOCTYPE html><title>Sign in to the network</title>").into_response()
+        }
+        EntraFault::None | EntraFault::SameToken => next.run(request).await,
+    }
+}
+
+impl Tenant {
+    /// The token for `identity`, and the time it is issued at.
+    pub(super) fn issue(&self, identity: &Identity) -> (Issued, u64) {
+        // The second that has begun counts as over: a token must not end before `expires_in` says.
+        let now = token::now() + 1;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.controls.entra() == EntraFault::SameToken
+            && let Some(issued) = last.get(&identity.client_id)
+            && now < issued.expires_at
+        {
+            return (issued.clone(), now);
+        }
+        let issued = self
+            .signer
+            .issue(identity, now, self.controls.token_lifetime());
+        last.insert(identity.client_id.clone(), issued.clone());
+        self.controls.tallies().tokens_issued.add();
+        tracing::info!(
+            token.oid = identity.object_id,
+            token.lifetime_s = issued.expires_at - now,
+            "the emulated Entra ID issued a token"
+        );
+        (issued, now)
+    }
+
+    fn failure(&self, status: u16) -> Response {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        errors::failure(&self.signer, status)
+    }
+}
+
+/// Whether a resource, as asked for, is Redis.
+fn is_redis(resource: &str) -> bool {
+    resource.trim_end_matches('/') == token::REDIS_RESOURCE || resource == token::REDIS_APPLICATION
+}
+
+#[derive(Deserialize)]
+struct Exchange {
+    grant_type: Option<String>,
+    client_id: Option<String>,
+    scope: Option<String>,
+    client_secret: Option<String>,
+    client_assertion_type: Option<String>,
+    client_assertion: Option<String>,
+}
+
+/// `POST /{tenant}/oauth2/v2.0/token`: a secret or an assertion for a token.
+async fn exchange(
+    State(tenant): State<Shared>,
+    Path(asked): Path<String>,
+    form: Result<Form<Exchange>, FormRejection>,
+) -> Response {
+    let checked = match form {
+        Ok(Form(form)) => tenant.check(&asked, &form),
+        Err(_) => Err(EntraError::MissingParameter("grant_type")),
+    };
+    if let Err(error) = checked {
+        return error.answer(&tenant.signer);
+    }
+    let (issued, now) = tenant.issue(&tenant.application);
+    let left = issued.expires_at - now;
+    grant(json!({
+        "token_type": "Bearer",
+        "expires_in": left,
+        "ext_expires_in": left,
+        "access_token": issued.text,
+    }))
+}
+
+impl Tenant {
+    /// Whether a request deserves the application's token.
+    fn check(&self, asked: &str, form: &Exchange) -> Result<(), EntraError> {
+        if !asked.eq_ignore_ascii_case(&self.signer.tenant) {
+            return Err(EntraError::UnknownTenant(asked.into()));
+        }
+        let given = |value: &Option<String>, name| match value {
+            Some(value) if !value.is_empty() => Ok(value.clone()),
+            _ => Err(EntraError::MissingParameter(name)),
+        };
+        let grant_type = given(&form.grant_type, "grant_type")?;
+        if grant_type != "client_credentials" {
+            return Err(EntraError::UnsupportedGrant(grant_type));
+        }
+        let client_id = given(&form.client_id, "client_id")?;
+        let scope = given(&form.scope, "scope")?;
+        let Some(resource) = scope.strip_suffix("/.default") else {
+            return Err(EntraError::InvalidScope(scope));
+        };
+        if !is_redis(resource) {
+            return Err(EntraError::UnknownResource(resource.into()));
+        }
+        if !client_id.eq_ignore_ascii_case(&self.application.client_id) {
+            return Err(EntraError::UnknownApplication(client_id));
+        }
+        match (&form.client_secret, &form.client_assertion) {
+            (_, Some(assertion)) => {
+                if form.client_assertion_type.as_deref() != Some(ASSERTION_TYPE) {
+                    return Err(EntraError::MissingParameter("client_assertion_type"));
+                }
+                self.check_assertion(assertion.as_bytes())
+            }
+            (Some(secret), None) if *secret == self.client_secret => Ok(()),
+            (Some(_), None) => Err(EntraError::InvalidSecret),
+            (None, None) => Err(EntraError::NoCredential),
+        }
+    }
+
+    /// Whether an assertion matches the federated credential; in Entra ID's order: who issued it, then the rest.
+    fn check_assertion(&self, text: &[u8]) -> Result<(), EntraError> {
+        let claims = token::peek(text).map_err(|_| EntraError::MalformedAssertion)?;
+        if claims.iss != self.assertion_issuer {
+            return Err(EntraError::WrongIssuer(claims.iss));
+        }
+        let claims = self.signer.verify(text).map_err(|refusal| match refusal {
+            Refusal::Malformed => EntraError::MalformedAssertion,
+            _ => EntraError::BadSignature,
+        })?;
+        if !claims.in_time(token::now()) {
+            return Err(EntraError::AssertionNotInTime {
+                not_before: claims.nbf,
+                expires_at: claims.exp,
+            });
+        }
+        // Kubernetes writes a list of one. Entra ID's texts need no escape in JSON: azure_identity reads no other.
+        let audience = claims.aud.as_str().or(claims.aud[0].as_str());
+        if audience != Some(token::EXCHANGE_AUDIENCE) {
+            return Err(EntraError::WrongAudience(
+                audience.unwrap_or_default().into(),
+            ));
+        }
+        if claims.sub != SUBJECT {
+            return Err(EntraError::WrongSubject(claims.sub));
+        }
+        Ok(())
+    }
+}
+
+/// `GET /{tenant}/v2.0/.well-known/openid-configuration`.
+async fn configuration(State(tenant): State<Shared>, Path(asked): Path<String>) -> Response {
+    if !asked.eq_ignore_ascii_case(&tenant.signer.tenant) {
+        return EntraError::UnknownTenant(asked).answer(&tenant.signer);
+    }
+    let base = format!("{}{}", tenant.authority, tenant.signer.tenant);
+    Json(json!({
+        "issuer": format!("{base}/v2.0"),
+        "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
+        "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+        "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+        "response_types_supported": ["token"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }))
+    .into_response()
+}
+
+/// `GET /{tenant}/discovery/v2.0/keys`.
+async fn keys(State(tenant): State<Shared>) -> Json<Value> {
+    Json(tenant.signer.key_set())
+}
+
+/// RFC 6749: an answer with a token must not be stored.
+fn grant(body: Value) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}

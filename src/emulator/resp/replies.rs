@@ -1,0 +1,159 @@
+//! Replies: where each one of a server's ends, in whatever pieces they come.
+//!
+//! `front::order` follows the server's bytes with [`Replies`]; nothing is kept of them but the head of a line that was
+//! cut. RESP2 and RESP3, all types that Redis sends; what a reply says is not looked at.
+
+use super::integer_of;
+
+/// A step through a stream of replies.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::emulator) enum Step {
+    /// The bytes ended inside a reply, or there were none.
+    More,
+    /// A reply to a command ended after this many bytes.
+    Reply(usize),
+    /// A push, which answers nobody, ended after this many bytes.
+    Push(usize),
+    /// Not RESP: nobody knows where anything ends.
+    Broken,
+}
+
+/// Follows a server's replies, RESP2 and RESP3, in whatever pieces they come.
+#[derive(Debug, Default)]
+pub(in crate::emulator) struct Replies {
+    /// Values still to come before the reply at hand is whole; 0 between replies.
+    open: u64,
+    /// Whether the reply at hand is a push.
+    push: bool,
+    /// Bytes of a bulk string, with its line end, still to come.
+    skip: u64,
+    /// The line at hand, as far as it matters: its type and length.
+    line: Vec<u8>,
+}
+
+impl Replies {
+    /// Whether the bytes so far end inside a reply.
+    pub(in crate::emulator) fn is_inside(&self) -> bool {
+        self.open > 0
+    }
+
+    /// Follows `input` to the end of the reply at hand, or to its own.
+    pub(in crate::emulator) fn step(&mut self, input: &[u8]) -> Step {
+        let mut at = 0;
+        while at < input.len() {
+            if self.skip > 0 {
+                let left = input.len() - at;
+                let step = usize::try_from(self.skip).unwrap_or(left).min(left);
+                self.skip -= step as u64;
+                at += step;
+            } else {
+                if self.open == 0 {
+                    self.open = 1;
+                    self.push = input[at] == b'>';
+                }
+                let Some(end) = input[at..].iter().position(|&byte| byte == b'\n') else {
+                    self.remember(&input[at..]);
+                    return Step::More;
+                };
+                self.remember(&input[at..at + end]);
+                at += end + 1;
+                if !self.take_line() {
+                    return Step::Broken;
+                }
+            }
+            if self.open == 0 && self.skip == 0 {
+                return match self.push {
+                    true => Step::Push(at),
+                    false => Step::Reply(at),
+                };
+            }
+        }
+        Step::More
+    }
+
+    /// Keeps the head of a line: a type and a length fit; of a long error or status only its type matters.
+    fn remember(&mut self, part: &[u8]) {
+        let room = 32usize.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+    }
+
+    /// Accounts for the line at hand; `false` if it is not RESP.
+    fn take_line(&mut self) -> bool {
+        let Some((kind, rest)) = self.line.split_first() else {
+            return false;
+        };
+        let length = integer_of(rest.trim_ascii_end());
+        let (elements, bytes) = match (kind, length) {
+            (b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(', _) => (0, 0),
+            // A null string or array is a value without anything after it.
+            (b'$' | b'*', Some(-1)) => (0, 0),
+            (b'$' | b'=' | b'!', Some(length @ 0..)) => (0, length.unsigned_abs() + 2),
+            (b'*' | b'~' | b'>', Some(length @ 0..)) => (length.unsigned_abs(), 0),
+            (b'%', Some(length @ 0..)) => (length.unsigned_abs() * 2, 0),
+            // Attributes come before a value and are none themselves.
+            (b'|', Some(length @ 0..)) => (length.unsigned_abs() * 2 + 1, 0),
+            _ => return false,
+        };
+        self.line.clear();
+        self.open = (self.open - 1).saturating_add(elements);
+        self.skip = bytes;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reply type there is, with its end; pushes are marked.
+    const REPLIES: [(&[u8], bool); 15] = [
+        (b"+OK\r\n", false),
+        (
+            b"-ERR a rather long text that no line buffer needs whole\r\n",
+            false,
+        ),
+        (b":-1\r\n", false),
+        (b"$4\r\n\r\n+a\r\n", false),
+        (b"$0\r\n\r\n", false),
+        (b"$-1\r\n", false),
+        (b"*-1\r\n", false),
+        (b"*0\r\n", false),
+        (b"*2\r\n*2\r\n:1\r\n$1\r\nx\r\n+y\r\n", false),
+        (b"_\r\n", false),
+        (b"%2\r\n+a\r\n*1\r\n,1.5\r\n+b\r\n#t\r\n", false),
+        (b"~1\r\n(123456789012345678901234567890123456789\r\n", false),
+        (b">2\r\n+invalidate\r\n*1\r\n$1\r\na\r\n", true),
+        (b"|1\r\n+ttl\r\n:3\r\n*1\r\n:7\r\n", false),
+        (b"=7\r\ntxt:abc\r\n", false),
+    ];
+
+    #[test]
+    fn replies_end_where_they_end_in_whatever_pieces() {
+        let stream: Vec<u8> = REPLIES
+            .iter()
+            .flat_map(|(reply, _)| *reply)
+            .copied()
+            .collect();
+        for cut in 0..=stream.len() {
+            let mut replies = Replies::default();
+            let (mut seen, mut reply_start) = (Vec::new(), 0);
+            for (piece, offset) in [(&stream[..cut], 0), (&stream[cut..], cut)] {
+                let mut at = 0;
+                loop {
+                    let (length, push) = match replies.step(&piece[at..]) {
+                        Step::More => break,
+                        Step::Reply(length) => (length, false),
+                        Step::Push(length) => (length, true),
+                        Step::Broken => panic!("broken at {at}, cut at {cut}"),
+                    };
+                    at += length;
+                    seen.push((&stream[reply_start..offset + at], push));
+                    reply_start = offset + at;
+                }
+            }
+            assert_eq!(seen, REPLIES, "cut at {cut}");
+            assert!(!replies.is_inside());
+        }
+        assert_eq!(Replies::default().step(b"HTTP/1.1 400\r\n"), Step::Broken);
+    }
+}

@@ -1,0 +1,347 @@
+//! Tokens: who is signed in, and until when.
+//!
+//! `entra` has tokens issued and assertions verified here, `front` has sign-ins checked. One signing key is made per
+//! start and never leaves this file; every token is new (its `uti` is random), looks like one of Entra ID's version 1
+//! tokens and is as long as one. Only the algorithm differs: ES256 for Entra ID's RS256, since ring makes no RSA keys.
+//! Which request deserves a token is not decided here.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+    UnparsedPublicKey,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The audience of a token for Redis, and the resource to ask it for.
+pub(super) const REDIS_RESOURCE: &str = "https://redis.azure.com";
+
+/// Redis as an application in Entra ID: the same resource by its id.
+pub(super) const REDIS_APPLICATION: &str = "acca5fbb-b7e4-4009-81f1-37e38fd66d78";
+
+/// The audience of an assertion to be exchanged for a token.
+pub(super) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// Entra ID dates tokens back by five minutes, for a resource whose clock is behind.
+const BACKDATE_S: u64 = 300;
+
+/// Bytes of the padding claim: brings a token to the 1.2–1.6 KB that real ones have.
+const PADDING: usize = 120;
+
+/// Why a signed text is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it is not a signed JWT")]
+    Malformed,
+    #[error("its signature is not the emulator's")]
+    Signature,
+    #[error("its audience is another")]
+    Audience,
+    #[error("it is not valid yet or no more")]
+    Time,
+    #[error("its object id is not the user name")]
+    User,
+}
+
+/// What a verifier reads of a token or an assertion.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Claims {
+    pub(super) iss: String,
+    pub(super) sub: String,
+    /// One name or, as Kubernetes has it, a list of one.
+    pub(super) aud: Value,
+    pub(super) nbf: u64,
+    pub(super) exp: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) oid: Option<String>,
+}
+
+impl Claims {
+    /// Whether `now` is inside the validity.
+    pub(super) fn in_time(&self, now: u64) -> bool {
+        self.nbf <= now && now < self.exp
+    }
+}
+
+/// One identity of the emulated tenant.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) client_id: String,
+    pub(super) object_id: String,
+    pub(super) resource_id: String,
+}
+
+/// An access token with what the answers around it say; deliberately without `Debug`.
+#[derive(Clone)]
+pub(super) struct Issued {
+    pub(super) text: String,
+    pub(super) not_before: u64,
+    pub(super) expires_at: u64,
+}
+
+/// The signing key of one start, and the tenant it signs for.
+pub(super) struct Signer {
+    key: EcdsaKeyPair,
+    key_id: String,
+    random: SystemRandom,
+    pub(super) tenant: String,
+}
+
+impl Signer {
+    /// Makes a key and a tenant.
+    pub(super) fn new() -> Self {
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+            .expect("the system has random numbers");
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random)
+                .expect("ring reads the key it wrote");
+        let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref());
+        let key_id = BASE64URL.encode(&digest.as_ref()[..20]);
+        let tenant = guid(&random);
+        Self {
+            key,
+            key_id,
+            random,
+            tenant,
+        }
+    }
+
+    /// Makes an identity called `name`.
+    pub(super) fn identity(&self, name: &str) -> Identity {
+        let subscription = guid(&self.random);
+        Identity {
+            client_id: guid(&self.random),
+            object_id: guid(&self.random),
+            resource_id: format!(
+                "/subscriptions/{subscription}/resourcegroups/emulator/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+            ),
+        }
+    }
+
+    /// Makes a secret that is good for this start.
+    pub(super) fn secret(&self) -> String {
+        self.random_text(30)
+    }
+
+    /// Issues an access token for Redis to `identity`.
+    pub(super) fn issue(&self, identity: &Identity, now: u64, lifetime: Duration) -> Issued {
+        let not_before = now.saturating_sub(BACKDATE_S);
+        let expires_at = now.saturating_add(lifetime.as_secs().max(1));
+        let text = self.sign(&json!({
+            "aud": REDIS_RESOURCE,
+            "iss": format!("https://sts.windows.net/{}/", self.tenant),
+            "iat": not_before,
+            "nbf": not_before,
+            "exp": expires_at,
+            "aio": self.random_text(42),
+            "appid": identity.client_id,
+            "appidacr": "2",
+            "idp": format!("https://sts.windows.net/{}/", self.tenant),
+            "idtyp": "app",
+            "oid": identity.object_id,
+            "rh": format!("1.{}.", self.random_text(38)),
+            "sub": identity.object_id,
+            "tid": self.tenant,
+            "uti": self.random_text(16),
+            "ver": "1.0",
+            "xms_ftd": self.random_text(PADDING),
+            "xms_idrel": "7 10",
+            "xms_mirid": identity.resource_id,
+            "xms_rd": self.random_text(44),
+        }));
+        Issued {
+            text,
+            not_before,
+            expires_at,
+        }
+    }
+
+    /// Signs claims as a JWT.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let header = json!({"typ": "JWT", "alg": "ES256", "kid": self.key_id});
+        let mut text = BASE64URL.encode(header.to_string());
+        text.push('.');
+        BASE64URL.encode_string(claims.to_string(), &mut text);
+        let signature = self
+            .key
+            .sign(&self.random, text.as_bytes())
+            .expect("the system has random numbers");
+        text.push('.');
+        BASE64URL.encode_string(signature, &mut text);
+        text
+    }
+
+    /// Reads the claims of a text this key signed; says nothing of their times and audience.
+    pub(super) fn verify(&self, text: &[u8]) -> Result<Claims, Refusal> {
+        let claims = peek(text)?;
+        let dot = text.iter().rposition(|&byte| byte == b'.');
+        let (signed, signature) = text.split_at(dot.ok_or(Refusal::Malformed)?);
+        let signature = BASE64URL
+            .decode(&signature[1..])
+            .map_err(|_| Refusal::Malformed)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
+            .verify(signed, &signature)
+            .map_err(|_| Refusal::Signature)?;
+        Ok(claims)
+    }
+
+    /// Checks a sign-in as Azure does; answers when the token ends, in seconds since the epoch.
+    pub(super) fn check_sign_in(
+        &self,
+        user: &[u8],
+        token: &[u8],
+        now: u64,
+    ) -> Result<u64, Refusal> {
+        let claims = self.verify(token)?;
+        if claims.aud != REDIS_RESOURCE {
+            return Err(Refusal::Audience);
+        }
+        if !claims.in_time(now) {
+            return Err(Refusal::Time);
+        }
+        if claims.oid.as_ref().map(String::as_bytes) != Some(user) {
+            return Err(Refusal::User);
+        }
+        Ok(claims.exp)
+    }
+
+    /// The public key as a JSON Web Key Set.
+    pub(super) fn key_set(&self) -> Value {
+        // An uncompressed point: one byte 4, then the two coordinates of 32 bytes.
+        let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
+        json!({"keys": [{
+            "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.key_id,
+            "x": BASE64URL.encode(x), "y": BASE64URL.encode(y),
+        }]})
+    }
+
+    /// A fresh GUID, for a trace or a correlation.
+    pub(super) fn guid(&self) -> String {
+        guid(&self.random)
+    }
+
+    fn random_text(&self, bytes: usize) -> String {
+        let mut buffer = vec![0; bytes];
+        fill(&self.random, &mut buffer);
+        BASE64URL.encode(buffer)
+    }
+}
+
+/// Reads claims whose signature nobody has checked: good for a message, never for a decision to let someone in.
+pub(super) fn peek(text: &[u8]) -> Result<Claims, Refusal> {
+    let mut parts = text.split(|&byte| byte == b'.');
+    let (Some(_), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::Malformed);
+    };
+    let claims = BASE64URL.decode(claims).map_err(|_| Refusal::Malformed)?;
+    serde_json::from_slice(&claims).map_err(|_| Refusal::Malformed)
+}
+
+/// The wall clock, in whole seconds since the epoch, as tokens have it.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn fill(random: &SystemRandom, buffer: &mut [u8]) {
+    random.fill(buffer).expect("the system has random numbers");
+}
+
+fn guid(random: &SystemRandom) -> String {
+    let mut bytes = [0; 16];
+    fill(random, &mut bytes);
+    // RFC 9562: version 4, variant 1.
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = format!("{:032x}", u128::from_be_bytes(bytes));
+    for position in [20, 16, 12, 8] {
+        text.insert(position, '-');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn issued() -> (Signer, Identity, Issued) {
+        let signer = Signer::new();
+        let identity = signer.identity("a");
+        let token = signer.issue(&identity, NOW, Duration::from_secs(60));
+        (signer, identity, token)
+    }
+
+    #[test]
+    fn a_token_signs_its_owner_in_until_it_ends() {
+        let (signer, identity, token) = issued();
+        let check =
+            |now| signer.check_sign_in(identity.object_id.as_bytes(), token.text.as_bytes(), now);
+        assert_eq!(check(NOW), Ok(NOW + 60));
+        assert_eq!(check(NOW + 59), Ok(NOW + 60));
+        assert_eq!(check(NOW + 60), Err(Refusal::Time));
+        assert_eq!(check(NOW - BACKDATE_S), Ok(NOW + 60));
+        assert_eq!(check(NOW - BACKDATE_S - 1), Err(Refusal::Time));
+    }
+
+    #[test]
+    fn another_user_or_audience_is_refused() {
+        let (signer, identity, token) = issued();
+        let check =
+            |user: &str, text: &str| signer.check_sign_in(user.as_bytes(), text.as_bytes(), NOW);
+        assert_eq!(check(&identity.client_id, &token.text), Err(Refusal::User));
+        assert_eq!(check("default", &token.text), Err(Refusal::User));
+        let mut claims = peek(token.text.as_bytes()).expect("it is a token");
+        claims.aud = "https://management.azure.com".into();
+        let other = signer.sign(&serde_json::to_value(&claims).expect("claims are JSON"));
+        assert_eq!(check(&identity.object_id, &other), Err(Refusal::Audience));
+    }
+
+    #[test]
+    fn no_changed_token_is_accepted() {
+        let (signer, identity, token) = issued();
+        let check = |text: &[u8]| signer.check_sign_in(identity.object_id.as_bytes(), text, NOW);
+        for position in 0..token.text.len() {
+            let mut text = token.text.clone().into_bytes();
+            text[position] = if text[position] == b'A' { b'B' } else { b'A' };
+            assert!(check(&text).is_err(), "changed at {position}");
+        }
+        assert_eq!(check(b""), Err(Refusal::Malformed));
+        assert_eq!(check(b"a.b"), Err(Refusal::Malformed));
+        assert_eq!(check(b"password"), Err(Refusal::Malformed));
+        assert_eq!(
+            Signer::new().verify(token.text.as_bytes()).err(),
+            Some(Refusal::Signature)
+        );
+    }
+
+    #[test]
+    fn tokens_differ_and_are_as_long_as_real_ones() {
+        let (signer, identity, token) = issued();
+        let other = signer.issue(&identity, NOW, Duration::from_secs(60));
+        assert_ne!(token.text, other.text);
+        assert!(
+            (1200..=1600).contains(&token.text.len()),
+            "{}",
+            token.text.len()
+        );
+    }
+
+    #[test]
+    fn a_guid_has_its_form() {
+        let text = guid(&SystemRandom::new());
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        assert_eq!(lengths, [8, 4, 4, 4, 12]);
+        assert_eq!(text.as_bytes()[14], b'4');
+    }
+}

@@ -1,0 +1,121 @@
+//! What do callers see? Routes, their layers, their errors, and the server that speaks HTTP.
+//!
+//! `app` makes the two routers (public and admin) and serves them. What always holds: every route is registered through
+//! the OpenAPI router, so the document cannot lag behind; every answer of a router carries `x-request-id`; every error
+//! is a problem document without an inner error's text; no token is in reach of this module.
+//!
+//! What does not belong here: anything that outlives a request, but for the background check of Redis that `/readyz`
+//! reads.
+
+mod error;
+mod layers;
+mod metrics;
+mod openapi;
+mod probes;
+mod sample;
+mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use self::{
+    error::Problem,
+    layers::Limits,
+    probes::{Readiness, RedisCheck},
+    server::Server,
+};
+use crate::{lifecycle::Lifecycle, redis::Pool, telemetry::Metrics};
+
+/// What handlers can reach.
+#[derive(Clone)]
+pub struct Context {
+    /// The way to Redis.
+    pub pool: Pool,
+    /// What `/sample` reads and writes.
+    pub sample_key: Arc<str>,
+    /// Where the process stands.
+    pub lifecycle: Lifecycle,
+    /// What the background check of Redis found.
+    pub redis: Readiness,
+    /// What was measured.
+    pub metrics: Metrics,
+}
+
+/// The routers of the two listeners.
+pub struct Routers {
+    /// For everybody.
+    pub public: Router,
+    /// For the cluster: probes and metrics. `None` where they are on the public one.
+    pub admin: Option<Router>,
+}
+
+/// Puts the routers together. `more` are routes of the caller's own: they get the same limits, layers and errors.
+pub fn routers(context: Context, limits: &Limits, separate_admin: bool, more: Router) -> Routers {
+    let lifecycle = context.lifecycle.clone();
+    let mut documented = public_routes();
+    if !separate_admin {
+        documented = documented.merge(admin_routes());
+    }
+    let document = openapi::document(documented.into_openapi());
+    let public = Router::from(public_routes())
+        .with_state(context.clone())
+        .merge(openapi::routes(document))
+        .merge(more);
+    let public = layers::limited(public, limits);
+    let admin = Router::from(admin_routes()).with_state(context);
+    if separate_admin {
+        Routers {
+            public: layers::outer(public, &lifecycle),
+            admin: Some(layers::outer(admin, &lifecycle)),
+        }
+    } else {
+        // Merged after the limits: probes and scrapes must not be shed with the load they report on.
+        Routers {
+            public: layers::outer(public.merge(admin), &lifecycle),
+            admin: None,
+        }
+    }
+}
+
+/// The OpenAPI document of all routes.
+pub fn document() -> utoipa::openapi::OpenApi {
+    openapi::document(public_routes().merge(admin_routes()).into_openapi())
+}
+
+fn public_routes() -> OpenApiRouter<Context> {
+    let (schemas, paths, sample) = routes!(sample::sample);
+    let sample = sample.head(sample::refuse).fallback(sample::refuse);
+    OpenApiRouter::new().routes((schemas, paths, sample))
+}
+
+fn admin_routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(metrics::metrics))
+}
+
+/// The instruments of this module; names are an interface.
+pub(crate) mod instruments {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+    pub(crate) const DURATION: &str = "http_server_request_duration_seconds";
+    pub(crate) const ACTIVE: &str = "http_server_active_requests";
+    pub(crate) const SHED: &str = "http_server_requests_shed_total";
+
+    /// Gives the recorder the help texts. Called once, after a recorder is installed.
+    pub(crate) fn describe() {
+        describe_histogram!(
+            DURATION,
+            Unit::Seconds,
+            "How long requests took, by method, matched route and status"
+        );
+        describe_gauge!(ACTIVE, "Requests in progress");
+        describe_counter!(
+            SHED,
+            "Requests answered 503 at once because MAX_CONCURRENT_REQUESTS were in progress"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! `GET /healthz` and `GET /readyz`, and the check of Redis that the second one reads.
+//!
+//! The two mean different things: `/healthz` says that the process turns and touches nothing else, since a restart does
+//! not mend Redis; `/readyz` says that traffic may come here.
+
+use std::{collections::BTreeMap, convert::Infallible, time::Duration, time::SystemTime};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tokio::{sync::watch, time::sleep, time::timeout};
+use tracing::{info, warn};
+use utoipa::ToSchema;
+
+use super::Context;
+use crate::{
+    lifecycle::Phase,
+    redis::{self, Pool},
+};
+
+/// How often Redis is asked while it answers.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// While it does not answer though connections are open, it is asked again after this.
+const CHECK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// One check takes no longer than the time between two.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// This many failures in a row make the replica not ready: one blip must not empty the Service.
+const FAILURES_TOLERATED: u32 = 3;
+
+/// The read side of [`RedisCheck`].
+#[derive(Debug, Clone)]
+pub struct Readiness(watch::Receiver<Option<bool>>);
+
+/// Asks Redis in the background whether it answers.
+pub struct RedisCheck {
+    pool: Pool,
+    /// `None` before the first answer.
+    answers: watch::Sender<Option<bool>>,
+}
+
+impl RedisCheck {
+    /// Puts a check and its read side together; nothing is asked until it runs.
+    pub fn new(pool: Pool) -> (Self, Readiness) {
+        let (answers, reader) = watch::channel(None);
+        (Self { pool, answers }, Readiness(reader))
+    }
+
+    /// Asks until dropped.
+    pub async fn run(self) -> Infallible {
+        let ping = ::redis::cmd("PING");
+        let mut failures = 0_u32;
+        loop {
+            let answer = timeout(CHECK_LIMIT, self.pool.query_idempotent::<()>(&ping)).await;
+            let was_good = *self.answers.borrow() == Some(true);
+            if let Ok(Ok(())) = answer {
+                failures = 0;
+                if !was_good {
+                    info!("Redis answers");
+                }
+                self.answers.send_replace(Some(true));
+                sleep(CHECK_EVERY).await;
+                continue;
+            }
+            failures = failures.saturating_add(1);
+            if was_good && failures < FAILURES_TOLERATED {
+                sleep(CHECK_EVERY).await;
+                continue;
+            }
+            if was_good {
+                warn!(failures, "Redis does not answer");
+            }
+            self.answers.send_replace(Some(false));
+            // Asked again as soon as there is a connection to ask on, so that traffic comes back soon.
+            sleep(CHECK_AGAIN_AFTER).await;
+            let _ = timeout(CHECK_EVERY, self.pool.opened()).await;
+        }
+    }
+}
+
+/// What `/readyz` found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Report {
+    /// Whether traffic may come here.
+    ready: bool,
+    /// Each check by name.
+    checks: BTreeMap<&'static str, Check>,
+}
+
+/// One check.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Check {
+    status: CheckStatus,
+    /// What was found, for a person.
+    detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum CheckStatus {
+    Passed,
+    Failed,
+    NotApplicable,
+}
+
+impl Check {
+    fn new(passed: bool, detail: impl Into<String>) -> Self {
+        Self {
+            status: match passed {
+                true => CheckStatus::Passed,
+                false => CheckStatus::Failed,
+            },
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Liveness
+///
+/// 200 while the process turns. It looks at nothing else.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operations",
+    responses((status = 200, description = "The process turns", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn healthz() -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
+}
+
+/// Readiness
+///
+/// 200 when the replica is serving, holds a live token and Redis answers; the body names each check.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Traffic may come here", body = Report),
+        (status = 503, description = "Traffic must not come here; the failed checks say why", body = Report)
+    )
+)]
+pub(super) async fn readyz(State(context): State<Context>) -> Response {
+    let checks = BTreeMap::from([
+        ("lifecycle", lifecycle(context.lifecycle.phase())),
+        ("redis", redis(&context)),
+        ("token", token(context.pool.identity())),
+    ]);
+    let ready = checks
+        .values()
+        .all(|check| check.status != CheckStatus::Failed);
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    (status, headers, Json(Report { ready, checks })).into_response()
+}
+
+fn lifecycle(phase: Phase) -> Check {
+    let detail = match phase {
+        Phase::Starting => "starting",
+        Phase::Serving => "serving",
+        Phase::Draining => "draining: told to stop",
+    };
+    Check::new(phase == Phase::Serving, detail)
+}
+
+fn token(status: Option<crate::identity::Status>) -> Check {
+    let Some(status) = status else {
+        return Check {
+            status: CheckStatus::NotApplicable,
+            detail: "the service signs in without a token".to_owned(),
+        };
+    };
+    let trouble = status.failure.map(|kind| format!("; {}", kind.as_str()));
+    let trouble = trouble.unwrap_or_default();
+    let left = status.held.as_ref().map(|held| {
+        let left = held.expires_at.duration_since(SystemTime::now());
+        left.unwrap_or_default().as_secs()
+    });
+    match left {
+        Some(seconds) if status.is_live() => Check::new(
+            true,
+            format!("a token is held for another {seconds} s{trouble}"),
+        ),
+        Some(_) => Check::new(false, format!("the token held has ended{trouble}")),
+        None => Check::new(false, format!("no token was had yet{trouble}")),
+    }
+}
+
+fn redis(context: &Context) -> Check {
+    let redis::Status { open, size } = context.pool.status();
+    match *context.redis.0.borrow() {
+        Some(true) => Check::new(
+            true,
+            format!("Redis answers; {open} of {size} connections are open"),
+        ),
+        Some(false) => Check::new(
+            false,
+            format!("Redis does not answer; {open} of {size} connections are open"),
+        ),
+        None => Check::new(false, "Redis was not asked yet"),
+    }
+}

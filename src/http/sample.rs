@@ -1,0 +1,143 @@
+//! `GET /sample`: when was the previous visit? The route that Microsoft's ASP.NET sample has.
+//!
+//! One atomic round trip: `SET key now GET` (Redis command SET) writes this visit and answers with the one before.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use tracing::{info, warn};
+use utoipa::ToSchema;
+
+use super::{Context, error::Problem};
+use crate::report::Chain;
+
+/// The answer as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PreviousVisit {
+    /// UTC, to the second, without a zone, as .NET's format `s` has it; `null` on the first visit.
+    #[schema(example = "2026-01-30T14:23:45")]
+    previous_visit: Option<String>,
+}
+
+/// Previous visit
+///
+/// Answers with the time of the previous visit and stores this one's. After a lost connection the same second may be
+/// shown that this visit stored.
+#[utoipa::path(
+    get,
+    path = "/sample",
+    tag = "sample",
+    responses(
+        (status = 200, description = "The time of the previous visit; nothing after the colon and one space on the first", content(
+            (String = "text/plain", example = "Previous visit was at: 2026-01-30T14:23:45"),
+            (PreviousVisit = "application/json")
+        )),
+        (status = 503, description = "Redis or the token is missing; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Redis did not answer in time", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn sample(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let mut command = redis::cmd("SET");
+    command
+        .arg(&*context.sample_key)
+        .arg(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S").to_string())
+        .arg("GET");
+    let previous: Option<Vec<u8>> = match context.pool.query_idempotent(&command).await {
+        Ok(previous) => previous,
+        Err(error) => {
+            warn!(error = %Chain(&error), "GET /sample failed");
+            return Problem::from(&error).into_response();
+        }
+    };
+    // Whatever else stands under the key is shown as it is: the ASP.NET sample does the same.
+    let previous = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    info!(
+        sample.previous_visit = previous.as_deref(),
+        "handled GET request, previous visit time: {}",
+        previous.as_deref().unwrap_or_default()
+    );
+    let headers_out = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "Accept"),
+    ];
+    if prefers_json(&headers) {
+        let body = PreviousVisit {
+            previous_visit: previous,
+        };
+        (headers_out, Json(body)).into_response()
+    } else {
+        let body = format!("Previous visit was at: {}", previous.unwrap_or_default());
+        (headers_out, body).into_response()
+    }
+}
+
+/// Every method but GET. `/sample` writes, so HEAD, which axum would answer through GET, is refused too.
+pub(super) async fn refuse() -> (StatusCode, [(HeaderName, &'static str); 1], Problem) {
+    let allow = [(header::ALLOW, "GET")];
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        allow,
+        Problem::METHOD_NOT_ALLOWED,
+    )
+}
+
+/// Whether the caller asks for JSON by name and likes it no less than text (RFC 9110, section 12.5.1).
+fn prefers_json(headers: &HeaderMap) -> bool {
+    let (mut json, mut text) = (0.0_f32, 0.0_f32);
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    for range in accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|v| v.split(','))
+    {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let quality = parts
+            .find_map(|part| part.strip_prefix("q="))
+            .map_or(1.0, |quality| quality.parse().unwrap_or(0.0));
+        if name.eq_ignore_ascii_case("application/json") {
+            json = quality;
+        } else if name.eq_ignore_ascii_case("text/plain") || name.eq_ignore_ascii_case("text/*") {
+            text = text.max(quality);
+        }
+    }
+    json > 0.0 && json >= text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn prefers(accept: &str) -> bool {
+        let value = HeaderValue::from_str(accept).expect("printable");
+        prefers_json(&HeaderMap::from_iter([(header::ACCEPT, value)]))
+    }
+
+    #[test]
+    fn json_is_for_those_who_ask_for_it_by_name() {
+        for json in [
+            "application/json",
+            "APPLICATION/JSON;q=0.5",
+            "text/html, application/json, */*",
+        ] {
+            assert!(prefers(json), "{json}");
+        }
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        for text in [
+            "*/*",
+            "",
+            browser,
+            "application/json;q=0",
+            "text/plain, application/json;q=0.9",
+        ] {
+            assert!(!prefers(text), "{text}");
+        }
+        assert!(!prefers_json(&HeaderMap::new()));
+    }
+}

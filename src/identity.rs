@@ -1,0 +1,49 @@
+//! Who are we right now? A token source, one task that refreshes, and a read side for those who sign in.
+//!
+//! [`Refresher`] asks a [`TokenSource`] (Azure's credentials: [`AzureCredential`]; or a caller's own) and publishes
+//! through one `watch` channel; [`Tokens`] reads. What always holds: at most one request for a token is in flight, the
+//! refresher never gives up, and the token held stays published while it lives, whatever happens to its successor.
+//!
+//! What does not belong here: Redis. Who signs in where is the `redis` module's question.
+
+mod claims;
+mod credential;
+mod refresh;
+mod source;
+mod token;
+
+pub use self::{
+    credential::AzureCredential,
+    refresh::Refresher,
+    source::{AccessToken, Error, FailureKind, TokenSource},
+    token::{Status, Token, Tokens},
+};
+
+/// The instruments of this module; names are an interface.
+pub(crate) mod instruments {
+    #[cfg(feature = "service")]
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+    pub(crate) const EXPIRY: &str = "entra_token_expiry_timestamp_seconds";
+    pub(crate) const REFRESHES: &str = "entra_token_refresh_total";
+    pub(crate) const REFRESH_DURATION: &str = "entra_token_refresh_duration_seconds";
+
+    /// Gives the recorder the help texts. Called once, after a recorder is installed.
+    #[cfg(feature = "service")]
+    pub(crate) fn describe() {
+        describe_gauge!(
+            EXPIRY,
+            Unit::Seconds,
+            "When the token held ends, in seconds since the epoch; absent until there was one"
+        );
+        describe_counter!(
+            REFRESHES,
+            "Requests for a token by credential and outcome: success, unchanged (the same token again) or failure"
+        );
+        describe_histogram!(
+            REFRESH_DURATION,
+            Unit::Seconds,
+            "How long requests for a token took"
+        );
+    }
+}

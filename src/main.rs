@@ -1,0 +1,184 @@
+//! Which command, which exit code? The command line of `entra-redis`.
+//!
+//! Exit codes: 0 good; 1 failed while running; 64 the command line or the configuration is wrong, with every fault on a
+//! line of its own. What does not belong here: anything a test could not reach through the library.
+
+#[cfg(feature = "emulator")]
+mod workbench;
+
+use std::{io::Write, net::IpAddr, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use entra_redis::{
+    app::App,
+    config::{self, Config, Environment, Http},
+    http, lifecycle,
+    telemetry::{self, Metrics},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `EX_USAGE` of `sysexits.h`.
+const EXIT_USAGE: u8 = 64;
+
+/// The running service answers `/healthz` at once or not at all.
+const HEALTHCHECK_LIMIT: Duration = Duration::from_secs(2);
+
+/// GET /sample from Azure Managed Redis, signed in with Microsoft Entra ID: no password, no access key.
+#[derive(Parser)]
+#[command(
+    name = "entra-redis",
+    version,
+    after_help = "Without a command: serve. The environment configures it: see `entra-redis config`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service (the default)
+    Serve,
+    /// Run the service with an emulated Entra ID and Redis on this machine; nothing else is needed
+    #[cfg(feature = "emulator")]
+    Dev(workbench::Options),
+    /// Run the emulated Entra ID and Redis alone and print the variables that clients need
+    #[cfg(feature = "emulator")]
+    Emulate(workbench::EmulateOptions),
+    /// Print every variable: name, value in force, meaning
+    Config,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Ask /healthz of the service that runs with the same environment; for a container's HEALTHCHECK
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let good = !error.use_stderr(); // --help and --version
+            let _ = error.print();
+            return if good {
+                ExitCode::SUCCESS
+            } else {
+                EXIT_USAGE.into()
+            };
+        }
+    };
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        unreachable!("nothing before this line installs a crypto provider");
+    }
+    let environment = Environment::from_process();
+    let result = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(&environment),
+        #[cfg(feature = "emulator")]
+        Command::Dev(options) => workbench::dev(environment, options),
+        #[cfg(feature = "emulator")]
+        Command::Emulate(options) => workbench::emulate(environment, options),
+        Command::Config => print_config(&environment),
+        Command::Openapi => print_document(),
+        Command::Healthcheck => healthcheck(&environment),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let configuration = error.downcast_ref::<config::Error>();
+            match configuration {
+                Some(faults) => eprintln!("{faults}"),
+                None => eprintln!("entra-redis: {error:#}"),
+            }
+            if configuration.is_some() {
+                EXIT_USAGE.into()
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+fn serve(environment: &Environment) -> anyhow::Result<()> {
+    let config = Config::new(environment)?;
+    telemetry::start_logging(&config.telemetry);
+    let metrics = Metrics::install().context("cannot set up metrics")?;
+    runtime()?.block_on(async {
+        let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
+        let app = App::bind(config, metrics).await?;
+        Ok(app.run(stop).await?)
+    })
+}
+
+fn print_config(environment: &Environment) -> anyhow::Result<()> {
+    let variables = Config::variables();
+    let width = variables.iter().map(|v| v.name.len()).max().unwrap_or(0);
+    let mut table = String::new();
+    for variable in variables {
+        let value = environment.shown(variable).unwrap_or("-");
+        table += &format!(
+            "{:width$}  {value}\n{:width$}  {}\n",
+            variable.name, "", variable.meaning
+        );
+        if let Some(default) = variable.default {
+            table += &format!("{:width$}  default: {default}\n", "");
+        }
+        table.push('\n');
+    }
+    print(table.trim_end())?;
+    Config::new(environment)?;
+    Ok(())
+}
+
+fn print_document() -> anyhow::Result<()> {
+    let document = http::document().to_pretty_json();
+    print(&document.context("cannot write the OpenAPI document")?)
+}
+
+/// Prints to standard output; a reader that went away is no failure of ours.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn healthcheck(environment: &Environment) -> anyhow::Result<()> {
+    let http = Http::new(environment)?;
+    let mut address = http.admin.unwrap_or(http.public);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip([127, 0, 0, 1].into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            address.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
+        }
+        _ => {}
+    }
+    let ask = async {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(HEALTHCHECK_LIMIT)
+            .build()?;
+        client
+            .get(format!("http://{address}/healthz"))
+            .send()
+            .await?
+            .error_for_status()
+    };
+    runtime()?
+        .block_on(ask)
+        .map(|_| ())
+        .with_context(|| format!("no good answer from http://{address}/healthz"))
+}

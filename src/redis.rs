@@ -1,0 +1,74 @@
+//! How do we reach Redis, signed in? A pool of few shared connections that keep themselves signed in.
+//!
+//! [`Pool`] is what callers use: [`Pool::get`] hands out a clone of a live connection, so that many callers share one
+//! socket and their commands travel together. Behind it a maintainer keeps `REDIS_POOL_SIZE` connections open, owned by
+//! deadpool through a manager of our own; each connection signs in again in place whenever `identity` publishes a token.
+//!
+//! What always holds: a refused AUTH never ends a connection, because the earlier sign-in stays in force; a connection
+//! past the end of its own token is not used; nothing here retries a command whose fate is unknown unless the caller
+//! said that it may run twice.
+//!
+//! What does not belong here: requests. Nobody below `http` knows of them.
+//!
+//! The seam for cluster mode is [`Connection`]: callers know that type alone, not what stands behind it.
+
+mod connection;
+mod connector;
+mod error;
+mod maintainer;
+mod manager;
+mod pool;
+mod reauth;
+
+pub use self::{
+    connection::Connection,
+    connector::Step,
+    error::{ConnectError, Error},
+    pool::{BuildError, Builder, Pool, SignIn, Status},
+};
+
+/// The instruments of this module; names are an interface.
+pub(crate) mod instruments {
+    #[cfg(feature = "service")]
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+    pub(crate) const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
+    pub(crate) const CONNECTION_COUNT: &str = "db_client_connection_count";
+    pub(crate) const RETRIES: &str = "redis_operation_retries_total";
+    pub(crate) const OPENED: &str = "redis_connections_opened_total";
+    pub(crate) const CLOSED: &str = "redis_connections_closed_total";
+    pub(crate) const AUTH: &str = "redis_auth_total";
+    pub(crate) const EXPIRY: &str = "redis_connection_token_expiry_timestamp_seconds";
+
+    /// Gives the recorder the help texts. Called once, after a recorder is installed.
+    #[cfg(feature = "service")]
+    pub(crate) fn describe() {
+        describe_histogram!(
+            OPERATION_DURATION,
+            Unit::Seconds,
+            "How long commands took, waiting for a connection and retries included, by command and error"
+        );
+        describe_gauge!(
+            CONNECTION_COUNT,
+            "Connections that are open and signed in, by state; shared connections are always `used`"
+        );
+        describe_counter!(
+            RETRIES,
+            "Commands sent again on another connection after the first could not answer"
+        );
+        describe_counter!(OPENED, "Connections opened and signed in");
+        describe_counter!(
+            CLOSED,
+            "Connections closed, by reason: lost, refused (NOAUTH), expired or shutdown"
+        );
+        describe_counter!(
+            AUTH,
+            "Sign-ins by kind (connect or reauth) and outcome (success or failure)"
+        );
+        describe_gauge!(
+            EXPIRY,
+            Unit::Seconds,
+            "Earliest end of the tokens that open connections are signed in with, in seconds since the epoch"
+        );
+    }
+}

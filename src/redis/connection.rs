@@ -1,0 +1,215 @@
+//! One signed-in connection, shared by cloning, and what is known of its life.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use metrics::counter;
+use redis::{
+    Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::Instant,
+};
+use tracing::info;
+
+use super::instruments;
+use crate::identity::Token;
+
+/// A connection to Redis that keeps itself signed in. Cloning it is cheap; all clones share one socket.
+///
+/// Commands run at most once: nothing here is retried. A command that blocks (`BLPOP`) holds up everybody who shares the
+/// connection. Dropping a command's future does not take back what was sent.
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) session: MultiplexedConnection,
+    pub(super) life: Arc<Life>,
+}
+
+/// Why a connection is no longer used.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Closing {
+    /// The socket ended or is out of step.
+    Lost,
+    /// Redis says that it is not signed in.
+    Refused,
+    /// Its own token ended before a newer one could be put in its place.
+    Expired,
+    /// The pool is closing.
+    Shutdown,
+}
+
+impl Closing {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The token a connection is signed in with, as far as others need it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SignedIn {
+    pub(super) version: u64,
+    pub(super) ends: Instant,
+    pub(super) expires_at: SystemTime,
+}
+
+impl From<&Token> for SignedIn {
+    fn from(token: &Token) -> Self {
+        Self {
+            version: token.version,
+            ends: token.ends,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+/// What is known of one connection, by all who share it.
+pub(super) struct Life {
+    opened: AtomicBool,
+    closed: AtomicBool,
+    /// `None` for a connection that signs in without a token.
+    signed_in: watch::Sender<Option<SignedIn>>,
+    /// Rung when something here changes, for the maintainer.
+    attention: Arc<Notify>,
+    reauth: OnceLock<AbortHandle>,
+}
+
+impl Life {
+    pub(super) fn new(token: Option<&Token>, attention: Arc<Notify>) -> Self {
+        Self {
+            opened: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            signed_in: watch::Sender::new(token.map(SignedIn::from)),
+            attention,
+            reauth: OnceLock::new(),
+        }
+    }
+
+    /// Counts the connection as opened: only from here on is its closing counted too.
+    pub(super) fn opened(&self) {
+        self.opened.store(true, Ordering::Release);
+        counter!(instruments::OPENED).increment(1);
+    }
+
+    /// Gives it the task to end when the last user of the connection goes.
+    pub(super) fn owns(&self, reauth: AbortHandle) {
+        if let Err(second) = self.reauth.set(reauth) {
+            second.abort(); // a connection has one such task, made where the connection is made
+        }
+    }
+
+    pub(super) fn signed_in(&self) -> Option<SignedIn> {
+        *self.signed_in.borrow()
+    }
+
+    pub(super) fn sign_in(&self, signed_in: SignedIn) {
+        self.signed_in.send_replace(Some(signed_in));
+        self.attention.notify_one();
+    }
+
+    /// How long the token it is signed in with will live; `None` without one.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        let signed_in = self.signed_in()?;
+        Some(signed_in.ends.saturating_duration_since(Instant::now()))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes the connection out of use; only the first reason counts.
+    pub(super) fn close(&self, closing: Closing) {
+        if !self.closed.swap(true, Ordering::AcqRel) && self.opened.load(Ordering::Acquire) {
+            counter!(instruments::CLOSED, "reason" => closing.label()).increment(1);
+            info!(
+                redis.reason = closing.label(),
+                "a connection to Redis is closed"
+            );
+            self.attention.notify_one();
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Some(reauth) = self.reauth.get() {
+            reauth.abort();
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it can still be used.
+    pub fn is_open(&self) -> bool {
+        !self.life.is_closed()
+    }
+
+    /// Whoever sees the end of a connection marks it before it can ask the pool again: the driver's own mark may come
+    /// later than the waiters' wake-up.
+    fn note<T>(&self, result: &RedisResult<T>) {
+        if let Err(error) = result {
+            if is_not_signed_in(error) {
+                self.life.close(Closing::Refused);
+            } else if error.is_unrecoverable_error() {
+                self.life.close(Closing::Lost);
+            }
+        }
+    }
+}
+
+/// NOAUTH, or WRONGPASS from anything but AUTH: Redis did not run the command.
+pub(super) fn is_not_signed_in(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("open", &self.is_open())
+            .field("token_version", &self.life.signed_in().map(|s| s.version))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let result = self.session.send_packed_command(command).await;
+            self.note(&result);
+            result
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let result = self
+                .session
+                .send_packed_commands(pipeline, offset, count)
+                .await;
+            self.note(&result);
+            result
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.session.get_db()
+    }
+}

@@ -1,0 +1,262 @@
+//! Opens one connection: resolve, dial, TLS, sign in, under one time-out.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    sync::Notify,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::{
+    connection::{Closing, Connection, Life},
+    error::ConnectError,
+    reauth,
+};
+use crate::{
+    config::Endpoint,
+    identity::{Token, Tokens},
+    secret::Secret,
+};
+
+/// Azure closes connections that were idle for 10 minutes, and a lost node answers nothing: probes after half a minute
+/// of silence keep the one and find the other.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Bytes that the other side's kernel does not acknowledge for this long end the connection (`TCP_USER_TIMEOUT`);
+/// without it Linux retransmits for about 15 minutes.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
+
+/// Everything needed to open connections to one endpoint.
+pub(super) struct Connector {
+    pub(super) endpoint: Endpoint,
+    /// `None` where TLS is switched off.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) credentials: Credentials,
+    pub(super) connect_timeout: Duration,
+    pub(super) command_timeout: Duration,
+    /// Where drivers and re-authentication tasks are counted, so that closing the pool can wait for them.
+    pub(super) tasks: TaskTracker,
+    /// Rung when a connection's state changes.
+    pub(super) attention: Arc<Notify>,
+}
+
+/// What a connection signs in with.
+pub(super) enum Credentials {
+    Entra(Tokens),
+    Key(Secret),
+    None,
+}
+
+/// The steps of opening a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Asking DNS for addresses.
+    Resolve,
+    /// Opening the TCP connection.
+    Dial,
+    /// The TLS handshake.
+    Tls,
+    /// AUTH and the first commands.
+    SignIn,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolving",
+            Self::Dial => "connecting to",
+            Self::Tls => "the TLS handshake with",
+            Self::SignIn => "signing in to",
+        })
+    }
+}
+
+impl Connector {
+    /// Opens a connection that is signed in with the newest token and will sign itself in again with each next one.
+    ///
+    /// # Errors
+    /// The step that failed and why; never tries with a token that has ended. Dropping the future closes the socket.
+    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let step = Mutex::new(Step::Resolve);
+        let limit = self.connect_timeout;
+        let connected = timeout(limit, self.steps(&step)).await;
+        connected.unwrap_or_else(|_| {
+            Err(ConnectError::TimedOut {
+                step: *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+                endpoint: self.endpoint.clone(),
+                limit,
+            })
+        })
+    }
+
+    async fn steps(&self, step: &Mutex<Step>) -> Result<Connection, ConnectError> {
+        let enter = |next| {
+            *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
+        };
+        // The token is looked at first: without one there is no use in dialling.
+        let (mut tokens, token) = self.newest_token()?;
+        let tcp = self.dial(enter).await?;
+        let connection = match &self.tls {
+            None => {
+                enter(Step::SignIn);
+                self.open(tcp, token.as_deref()).await?
+            }
+            Some(config) => {
+                enter(Step::Tls);
+                let tls_error = |source| ConnectError::Tls {
+                    endpoint: self.endpoint.clone(),
+                    source,
+                };
+                let name = ServerName::try_from(self.endpoint.host.clone())
+                    .map_err(|error| tls_error(io::Error::other(error)))?;
+                let stream = TlsConnector::from(config.clone())
+                    .connect(name, tcp)
+                    .await
+                    .map_err(tls_error)?;
+                enter(Step::SignIn);
+                // The handshake took time in which a newer token may have come.
+                let token = match &mut tokens {
+                    Some(tokens) => tokens.newest().or(token),
+                    None => token,
+                };
+                self.open(stream, token.as_deref()).await?
+            }
+        };
+        if let Some(tokens) = tokens {
+            let (session, life) = (connection.session.clone(), connection.life.clone());
+            let task = reauth::keep_signed_in(session, life, tokens, self.connect_timeout);
+            connection.life.owns(self.tasks.spawn(task).abort_handle());
+        }
+        info!(
+            redis.endpoint = %self.endpoint,
+            token.expires_in_s = connection.life.remaining().map(|left| left.as_secs()),
+            "a connection to Redis is open and signed in"
+        );
+        Ok(connection)
+    }
+
+    fn newest_token(&self) -> Result<(Option<Tokens>, Option<Arc<Token>>), ConnectError> {
+        match &self.credentials {
+            Credentials::Entra(tokens) => {
+                let mut tokens = tokens.clone();
+                let token = tokens.newest().ok_or(ConnectError::NoToken)?;
+                Ok((Some(tokens), Some(token)))
+            }
+            Credentials::Key(_) | Credentials::None => Ok((None, None)),
+        }
+    }
+
+    async fn dial(&self, enter: impl Fn(Step)) -> Result<TcpStream, ConnectError> {
+        let endpoint = &self.endpoint;
+        let resolve_error = |source| ConnectError::Resolve {
+            endpoint: endpoint.clone(),
+            source,
+        };
+        let addresses = lookup_host((endpoint.host.as_str(), endpoint.port))
+            .await
+            .map_err(resolve_error)?;
+        enter(Step::Dial);
+        let mut failure = None;
+        for address in addresses {
+            match TcpStream::connect(address).await.and_then(tuned) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(match failure {
+            Some(source) => ConnectError::Dial {
+                endpoint: endpoint.clone(),
+                source,
+            },
+            None => resolve_error(io::Error::other("the name has no address")),
+        })
+    }
+
+    /// Speaks Redis over `stream` and signs in.
+    async fn open<S>(&self, stream: S, token: Option<&Token>) -> Result<Connection, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let sign_in_error = |source| ConnectError::SignIn {
+            endpoint: self.endpoint.clone(),
+            source,
+        };
+        // redis-rs is given no credentials: it would hide Redis' own words behind "Password authentication failed".
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.command_timeout));
+        let (mut session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
+            .await
+            .map_err(sign_in_error)?;
+
+        let life = Arc::new(Life::new(token, self.attention.clone()));
+        // The driver ends by itself once the last clone of the session is gone and what was sent is answered. Its hold
+        // of the connection's life is weak: the life must end with its users.
+        let watched = Arc::downgrade(&life);
+        self.tasks.spawn(async move {
+            driver.await;
+            if let Some(life) = watched.upgrade() {
+                life.close(Closing::Lost);
+            }
+        });
+
+        let auth = match (&self.credentials, token) {
+            (Credentials::Entra(_), Some(token)) => Some(reauth::with_token(token)),
+            (Credentials::Entra(_), None) => return Err(ConnectError::NoToken),
+            (Credentials::Key(key), _) => Some(reauth::with_key(key)),
+            (Credentials::None, _) => None,
+        };
+        if let Some(auth) = auth {
+            let limit = self.connect_timeout;
+            reauth::authenticate(session.clone(), &auth, "connect", limit)
+                .await
+                .map_err(sign_in_error)?;
+        }
+        name_the_client(&mut session).await;
+        life.opened();
+        Ok(Connection { session, life })
+    }
+}
+
+/// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command: no matter.
+async fn name_the_client(session: &mut MultiplexedConnection) {
+    let info = |attribute, value| {
+        let mut command = redis::cmd("CLIENT");
+        command.arg("SETINFO").arg(attribute).arg(value);
+        command
+    };
+    let mut both = redis::pipe();
+    both.add_command(info("LIB-NAME", env!("CARGO_PKG_NAME")))
+        .ignore();
+    both.add_command(info("LIB-VER", env!("CARGO_PKG_VERSION")))
+        .ignore();
+    let _: RedisResult<()> = both.query_async(session).await;
+}
+
+fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_EVERY)
+            .with_retries(KEEPALIVE_PROBES),
+    )?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT))?;
+    Ok(stream)
+}

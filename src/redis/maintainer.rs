@@ -1,0 +1,211 @@
+//! Keeps the pool full: the one task that opens connections, and tells callers what is open.
+//!
+//! It holds deadpool's objects for as long as their connections live and shares clones of them. So a caller never
+//! waits for a connection to be opened while another one is open, and a storm of callers opens nothing: Azure limits
+//! the rate of new connections.
+
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use deadpool::managed::PoolError;
+use metrics::gauge;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::warn;
+
+use super::{
+    connection::Connection,
+    error::{ConnectError, Error},
+    instruments,
+    manager::{Object, Objects},
+};
+use crate::{identity::Tokens, report::Chain};
+
+/// Waits between attempts to open a connection, with full jitter up to the bound. Service must resume within 5 s of
+/// Redis' return, so the bound stays below that.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// What a caller who finds no open connection should do.
+#[derive(Debug, Clone)]
+pub(super) enum Availability {
+    /// Wait: a connection is being opened.
+    Opening,
+    /// Take one of those that are open.
+    Open,
+    /// Fail at once: the latest attempt failed, the next is some time away.
+    Failing(Error),
+    /// Fail at once and for good.
+    Closed,
+}
+
+/// What the maintainer and the pool's handles share.
+pub(super) struct Shared {
+    /// Open connections; callers take turns on them.
+    pub(super) open: ArcSwap<Vec<Connection>>,
+    pub(super) availability: watch::Sender<Availability>,
+}
+
+pub(super) struct Maintainer {
+    pub(super) objects: Objects,
+    pub(super) size: usize,
+    pub(super) shared: Arc<Shared>,
+    /// Rung when a connection's state changes.
+    pub(super) attention: Arc<Notify>,
+    /// `None` where no token is needed.
+    pub(super) tokens: Option<Tokens>,
+}
+
+impl Maintainer {
+    /// Keeps the pool full until dropped. What it held is closed by whoever drops it.
+    pub(super) async fn run(mut self) {
+        let mut held: Vec<Object> = Vec::with_capacity(self.size);
+        let mut failures: Option<Failures> = None;
+        loop {
+            self.publish(&mut held, failures.as_ref());
+            if held.len() == self.size {
+                self.attention.notified().await;
+                continue;
+            }
+            if let Some(failures) = &mut failures
+                && !failures.is_due()
+            {
+                tokio::select! {
+                    () = failures.due() => {}
+                    () = new_token(&mut self.tokens) => failures.retry_now(),
+                    () = self.attention.notified() => {}
+                }
+                continue;
+            }
+            let objects = self.objects.clone();
+            let attempt = objects.get();
+            tokio::pin!(attempt);
+            let opened = loop {
+                tokio::select! {
+                    opened = &mut attempt => break opened,
+                    // An attempt may take seconds, in which another connection may end.
+                    () = self.attention.notified() => self.publish(&mut held, failures.as_ref()),
+                }
+            };
+            match opened {
+                Ok(object) => {
+                    held.push(object);
+                    failures = None;
+                }
+                Err(error) => {
+                    let count = failures.map_or(0, |failures| failures.count);
+                    failures = Some(Failures::new(connect_error(error), count.saturating_add(1)));
+                }
+            }
+        }
+    }
+
+    /// Lets go of what is closed and tells callers what is open.
+    fn publish(&self, held: &mut Vec<Object>, failures: Option<&Failures>) {
+        held.retain(|object| object.is_open()); // deadpool finds the others closed and forgets them
+        let open: Vec<Connection> = held
+            .iter()
+            .map(|object| Connection::clone(object))
+            .collect();
+        let earliest = open
+            .iter()
+            .filter_map(|connection| connection.life.signed_in())
+            .map(|signed_in| signed_in.expires_at)
+            .min();
+        if let Some(earliest) = earliest {
+            let earliest = earliest.duration_since(UNIX_EPOCH).unwrap_or_default();
+            gauge!(instruments::EXPIRY).set(earliest.as_secs_f64());
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a pool has at most 256 connections"
+        )]
+        gauge!(instruments::CONNECTION_COUNT, "db_client_connection_state" => "used")
+            .set(open.len() as f64);
+        let availability = match (open.is_empty(), failures) {
+            (false, _) => Availability::Open,
+            (true, None) => Availability::Opening,
+            (true, Some(failures)) => Availability::Failing(failures.error.clone()),
+        };
+        self.shared.open.store(Arc::new(open));
+        self.shared.availability.send_replace(availability);
+    }
+}
+
+/// Attempts that failed in a row.
+struct Failures {
+    count: u32,
+    /// The latest, as callers are told.
+    error: Error,
+    /// When the next attempt is due; `None`: when a token comes, since without one there is nothing to try.
+    next: Option<Instant>,
+}
+
+impl Failures {
+    fn new(error: ConnectError, count: u32) -> Self {
+        if let ConnectError::NoToken = error {
+            // Not logged: the refresher reports why there is none.
+            return Self {
+                count,
+                error: Error::NoToken,
+                next: None,
+            };
+        }
+        let bound = FIRST_WAIT
+            .saturating_mul(1 << count.min(10))
+            .min(LONGEST_WAIT);
+        let wait = bound.mul_f64(0.1 + 0.9 * fastrand::f64());
+        warn!(
+            error = %Chain(&error),
+            retry.in_s = wait.as_secs_f64(),
+            "opening a connection to Redis failed"
+        );
+        Self {
+            count,
+            error: Error::Unavailable(Arc::new(error)),
+            next: Some(Instant::now() + wait),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.next.is_some_and(|next| next <= Instant::now())
+    }
+
+    async fn due(&self) {
+        match self.next {
+            Some(next) => sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn retry_now(&mut self) {
+        self.next = Some(Instant::now());
+    }
+}
+
+/// Waits for a token that was not seen yet; for ever where none is needed.
+async fn new_token(tokens: &mut Option<Tokens>) {
+    match tokens {
+        Some(tokens) => {
+            tokens.changed().await;
+            tokens.newest();
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Of deadpool's own failures only `Closed` can happen: the pool has no wait limit and no hooks.
+fn connect_error(error: PoolError<ConnectError>) -> ConnectError {
+    match error {
+        PoolError::Backend(error) => error,
+        PoolError::Closed
+        | PoolError::Timeout(_)
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => ConnectError::Closed,
+    }
+}

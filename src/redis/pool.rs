@@ -1,0 +1,421 @@
+//! The pool as callers see it: build, get, query, close.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use metrics::{Histogram, counter, histogram};
+use redis::{Arg, Cmd, FromRedisValue, RedisError, Value, aio::ConnectionLike};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    connection::{Closing, Connection, is_not_signed_in},
+    connector::{Connector, Credentials},
+    error::Error,
+    instruments,
+    maintainer::{Availability, Maintainer, Shared},
+    manager::{Manager, Objects},
+};
+use crate::{
+    config::{self, Endpoint},
+    identity::{self, Refresher, TokenSource, Tokens},
+    secret::Secret,
+    tls,
+};
+
+/// A pool of few shared connections that keep themselves signed in.
+///
+/// Cloning it is cheap. Its tasks (the refresher of the token, the maintainer, one driver and one re-authentication task
+/// a connection) end when the last clone goes, or in order by [`Pool::close`].
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    objects: Objects,
+    size: usize,
+    /// Whose turn it is.
+    next: AtomicUsize,
+    tokens: Option<Tokens>,
+    durations: [OnceLock<Histogram>; OPERATIONS.len()],
+    tasks: TaskTracker,
+    /// Cancelled when the refresher or the maintainer ends, for whatever reason.
+    ended: CancellationToken,
+    stop: CancellationToken,
+    /// Cancels `stop` when the last handle goes.
+    _stop: DropGuard,
+}
+
+/// How connections sign in.
+pub enum SignIn {
+    /// With tokens from this source, refreshed and renewed in place.
+    Entra(Arc<dyn TokenSource>),
+    /// With an access key, as the default user.
+    Key(Secret),
+    /// Not at all.
+    None,
+}
+
+/// How many connections there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Open and signed in.
+    pub open: usize,
+    /// Wanted.
+    pub size: usize,
+}
+
+/// Puts a [`Pool`] together.
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    config: config::Redis,
+    sign_in: SignIn,
+}
+
+impl Builder {
+    /// How connections sign in; without it they do not.
+    pub fn sign_in(mut self, sign_in: SignIn) -> Self {
+        self.sign_in = sign_in;
+        self
+    }
+
+    /// A PEM file of certificate authorities to trust in addition to the system's.
+    pub fn ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.config.ca_file = Some(path.into());
+        self
+    }
+
+    /// Connects without TLS. Refused together with tokens, which never travel in the clear.
+    pub fn plain_text(mut self) -> Self {
+        self.config.tls = false;
+        self
+    }
+
+    /// Shared connections, at least one; default 2.
+    pub fn size(mut self, connections: usize) -> Self {
+        self.config.pool_size = connections.max(1);
+        self
+    }
+
+    /// Limit for TCP, TLS and sign-in of one connection together; default 5 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.config.connect_timeout = limit;
+        self
+    }
+
+    /// Limit for one command; default 1 s.
+    pub fn command_timeout(mut self, limit: Duration) -> Self {
+        self.config.command_timeout = limit;
+        self
+    }
+
+    /// Starts the pool's tasks; connections open in the background, nothing is waited for.
+    ///
+    /// # Errors
+    /// TLS cannot be set up, or a token would travel in the clear.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> Result<Pool, BuildError> {
+        let Self { config, sign_in } = self;
+        if let (false, SignIn::Entra(_)) = (config.tls, &sign_in) {
+            return Err(BuildError::TokenInTheClear);
+        }
+        let tls = match config.tls {
+            true => Some(Arc::new(tls::client_config(
+                &config.roots,
+                config.ca_file.as_deref(),
+            )?)),
+            false => None,
+        };
+        let stop = CancellationToken::new();
+        let ended = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let attention = Arc::new(Notify::new());
+
+        let (credentials, tokens) = match sign_in {
+            SignIn::Entra(source) => {
+                let (refresher, tokens) = Refresher::new(source);
+                let guard = ended.clone().drop_guard();
+                tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    let _guard = guard;
+                    refresher.run().await;
+                }));
+                (Credentials::Entra(tokens.clone()), Some(tokens))
+            }
+            SignIn::Key(key) => (Credentials::Key(key), None),
+            SignIn::None => (Credentials::None, None),
+        };
+        let connector = Connector {
+            endpoint: config.endpoint,
+            tls,
+            credentials,
+            connect_timeout: config.connect_timeout,
+            command_timeout: config.command_timeout,
+            tasks: tasks.clone(),
+            attention: attention.clone(),
+        };
+        let objects = Objects::builder(Manager(connector))
+            .max_size(config.pool_size)
+            .build()
+            .expect("deadpool refuses time-outs without a runtime, and none is set");
+        let shared = Arc::new(Shared {
+            open: ArcSwap::default(),
+            availability: watch::Sender::new(Availability::Opening),
+        });
+        let maintainer = Maintainer {
+            objects: objects.clone(),
+            size: config.pool_size,
+            shared: shared.clone(),
+            attention,
+            tokens: tokens.clone(),
+        };
+        let guard = ended.clone().drop_guard();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let _guard = guard;
+            maintainer.run().await;
+        }));
+        Ok(Pool(Arc::new(Inner {
+            shared,
+            objects,
+            size: config.pool_size,
+            next: AtomicUsize::new(0),
+            tokens,
+            durations: [const { OnceLock::new() }; OPERATIONS.len()],
+            tasks,
+            ended,
+            _stop: stop.clone().drop_guard(),
+            stop,
+        })))
+    }
+}
+
+/// Why a pool could not be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS for Redis")]
+    Tls(#[from] tls::Error),
+    /// TLS is off and the sign-in is by token.
+    #[error("a token never travels in the clear: sign in with tokens only over TLS")]
+    TokenInTheClear,
+}
+
+impl Pool {
+    /// A pool for `endpoint`, with the defaults of the service's variables.
+    pub fn builder(endpoint: Endpoint) -> Builder {
+        Builder {
+            config: config::Redis::new(endpoint),
+            sign_in: SignIn::None,
+        }
+    }
+
+    /// A pool as the environment configures it; how it signs in is still to be said.
+    pub fn from_config(config: config::Redis) -> Builder {
+        Builder {
+            config,
+            sign_in: SignIn::None,
+        }
+    }
+
+    /// A live connection, shared with other callers.
+    ///
+    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, at most the connect
+    /// time-out. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// At once and named, when there is no live token or the latest attempt to connect failed.
+    pub async fn get(&self) -> Result<Connection, Error> {
+        if let Some(connection) = self.pick() {
+            return Ok(connection);
+        }
+        let mut availability = self.0.shared.availability.subscribe();
+        loop {
+            let now = availability.borrow_and_update().clone();
+            match now {
+                Availability::Open => {
+                    if let Some(connection) = self.pick() {
+                        return Ok(connection);
+                    }
+                    // All have just ended and the maintainer has not seen it yet: it will say so.
+                }
+                Availability::Opening => {}
+                Availability::Failing(error) => return Err(error),
+                Availability::Closed => return Err(Error::Closed),
+            }
+            if availability.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
+    /// Waits until a connection is open, through failing attempts; for ever if none ever is or the pool is closed.
+    ///
+    /// For start-up and probes; requests use [`Pool::get`], which fails fast. Dropping the future leaves nothing behind.
+    pub async fn opened(&self) {
+        let mut availability = self.0.shared.availability.subscribe();
+        while !matches!(*availability.borrow_and_update(), Availability::Open) {
+            if availability.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn pick(&self) -> Option<Connection> {
+        let open = self.0.shared.open.load();
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
+        (0..open.len())
+            .map(|offset| &open[turn.wrapping_add(offset) % open.len()])
+            .find(|connection| connection.is_open())
+            .cloned()
+    }
+
+    /// Runs a command at most once.
+    ///
+    /// It is sent again, on another connection, only if Redis said that it did not run it (NOAUTH). Dropping the future
+    /// does not take back what was sent.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] and [`Error::TimedOut`] when it may or may not have run.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        self.measured(command, false).await
+    }
+
+    /// Runs a command that may run twice, because running it again does no harm.
+    ///
+    /// After a lost connection or a time-out it is sent again on another connection, up to the pool's size + 1 attempts.
+    /// Put your own deadline around it: each attempt may take the command time-out.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn query_idempotent<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        self.measured(command, true).await
+    }
+
+    async fn measured<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        idempotent: bool,
+    ) -> Result<T, Error> {
+        let started = Instant::now();
+        let result = match self.execute(command, idempotent).await {
+            Ok(value) => T::from_redis_value(value).map_err(|e| Error::Command(e.into())),
+            Err(error) => Err(error),
+        };
+        let operation = operation(command);
+        match &result {
+            Ok(_) => self.0.durations[operation]
+                .get_or_init(|| {
+                    histogram!(instruments::OPERATION_DURATION, "db_operation_name" => OPERATIONS[operation])
+                })
+                .record(started.elapsed()),
+            Err(error) => histogram!(
+                instruments::OPERATION_DURATION,
+                "db_operation_name" => OPERATIONS[operation],
+                "error_type" => error.label()
+            )
+            .record(started.elapsed()),
+        }
+        result
+    }
+
+    async fn execute(&self, command: &Cmd, idempotent: bool) -> Result<Value, Error> {
+        let mut attempts = self.0.size + 1;
+        loop {
+            let mut connection = self.get().await?;
+            let error = match connection.req_packed_command(command).await {
+                Ok(Value::ServerError(error)) => RedisError::from(error),
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            attempts -= 1;
+            let (may_run_again, error) = judge(error, idempotent);
+            if !may_run_again || attempts == 0 {
+                return Err(error);
+            }
+            counter!(instruments::RETRIES).increment(1);
+        }
+    }
+
+    /// How many connections there are.
+    pub fn status(&self) -> Status {
+        let open = self.0.shared.open.load();
+        Status {
+            open: open
+                .iter()
+                .filter(|connection| connection.is_open())
+                .count(),
+            size: self.0.size,
+        }
+    }
+
+    /// The credential as it may be shown; `None` where the pool signs in without tokens.
+    pub fn identity(&self) -> Option<identity::Status> {
+        self.0.tokens.as_ref().map(Tokens::status)
+    }
+
+    /// Waits until the pool's tasks have ended: after [`Pool::close`], or because of a fault in this library, after which
+    /// the pool is of no use.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+
+    /// Ends the pool for all its clones: no connection is handed out any more, the tasks stop, and each connection closes
+    /// once what was sent on it is answered. Waits for that; put a deadline around it. Dropping the future leaves the
+    /// rest to happen by itself.
+    pub async fn close(&self) {
+        let inner = &self.0;
+        inner.stop.cancel();
+        inner.shared.availability.send_replace(Availability::Closed);
+        for connection in inner.shared.open.swap(Arc::default()).iter() {
+            connection.life.close(Closing::Shutdown);
+        }
+        inner.objects.close();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+    }
+}
+
+/// Whether a command that ended so may be sent again, and the error if it is not.
+fn judge(error: RedisError, idempotent: bool) -> (bool, Error) {
+    if is_not_signed_in(&error) {
+        (true, Error::Command(error)) // it did not run
+    } else if error.is_timeout() {
+        (idempotent, Error::TimedOut(error))
+    } else if error.is_connection_dropped() || error.is_unrecoverable_error() {
+        (idempotent, Error::OutcomeUnknown(error))
+    } else {
+        (false, Error::Command(error))
+    }
+}
+
+/// Values of the `db_operation_name` label, a closed set: the usual commands, and one name for the rest.
+const OPERATIONS: [&str; 17] = [
+    "SET", "GET", "PING", "DEL", "EXISTS", "EXPIRE", "INCR", "MGET", "MSET", "HGET", "HSET",
+    "HGETALL", "LPUSH", "RPOP", "XADD", "EVAL", "_OTHER",
+];
+
+/// Which of [`OPERATIONS`] a command is.
+fn operation(command: &Cmd) -> usize {
+    let other = OPERATIONS.len() - 1;
+    match command.args_iter().next() {
+        Some(Arg::Simple(name)) => OPERATIONS
+            .iter()
+            .position(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            .unwrap_or(other),
+        _ => other,
+    }
+}

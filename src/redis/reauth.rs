@@ -1,0 +1,143 @@
+//! Keeps one connection signed in: AUTH in place with each new token, idle or busy.
+//!
+//! One such task lives beside each connection. A failed AUTH leaves the earlier sign-in in force (Redis command AUTH),
+//! so it is tried again until the connection's own token ends; then the connection is taken out of use.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use metrics::counter;
+use redis::{Cmd, RedisResult, aio::MultiplexedConnection};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+use super::{
+    connection::{Closing, Life, SignedIn},
+    instruments,
+};
+use crate::{
+    identity::{Token, Tokens},
+    secret::Secret,
+};
+
+/// Azure asks that AUTHs be staggered: each connection waits a random time up to this share of what is left of its own
+/// token, and never longer than the limit, so that it is signed in again long before the 3 minutes that Azure asks for.
+const STAGGER_SHARE: f64 = 0.05;
+const STAGGER_LIMIT: Duration = Duration::from_secs(5);
+
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// Signs `session` in with each token that `tokens` publishes, until the connection ends or its own token does.
+/// `tokens` must have been read when the connection signed in, so that a token is used once and none is missed.
+pub(super) async fn keep_signed_in(
+    session: MultiplexedConnection,
+    life: Arc<Life>,
+    mut tokens: Tokens,
+    limit: Duration,
+) {
+    // The task must not keep the connection's life alive: its end is what ends the task.
+    let weak = Arc::downgrade(&life);
+    drop(life);
+    loop {
+        let Some(ends) = end_of(&weak) else { return };
+        tokio::select! {
+            () = tokens.changed() => {}
+            () = sleep_until(ends) => return expire(&weak),
+        }
+        sleep(stagger(ends, fastrand::f64())).await;
+        let mut pause = FIRST_RETRY;
+        // Always the newest token: one that came while an earlier was being refused takes its place.
+        while let Some(token) = tokens.newest() {
+            let answer = authenticate(session.clone(), &with_token(&token), "reauth", limit).await;
+            let Some(life) = weak.upgrade() else { return };
+            match answer {
+                Ok(()) => {
+                    life.sign_in(SignedIn::from(&*token));
+                    debug!(
+                        token.version = token.version,
+                        "a connection signed in again"
+                    );
+                    break;
+                }
+                Err(error) if error.is_connection_dropped() => return life.close(Closing::Lost),
+                Err(error) => warn!(
+                    redis.code = error.code().unwrap_or("none"),
+                    redis.timed_out = error.is_timeout(),
+                    token.version = token.version,
+                    "Redis did not take the new token, the earlier sign-in stays in force"
+                ),
+            }
+            drop(life);
+            tokio::select! {
+                () = sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
+                () = sleep_until(ends) => return expire(&weak),
+            }
+            pause = (pause * 2).min(LONGEST_RETRY);
+        }
+    }
+}
+
+/// AUTH with the user name and the token.
+pub(super) fn with_token(token: &Token) -> Cmd {
+    let mut auth = redis::cmd("AUTH");
+    auth.arg(&token.username).arg(token.secret.expose());
+    auth
+}
+
+/// AUTH with an access key, as the default user.
+pub(super) fn with_key(key: &Secret) -> Cmd {
+    let mut auth = redis::cmd("AUTH");
+    auth.arg(key.expose());
+    auth
+}
+
+/// Sends an AUTH and counts its outcome. A late answer counts as a failure: it changes nothing that was in force.
+pub(super) async fn authenticate(
+    mut session: MultiplexedConnection,
+    auth: &Cmd,
+    kind: &'static str,
+    limit: Duration,
+) -> RedisResult<()> {
+    session.set_response_timeout(limit);
+    let answer = auth.query_async(&mut session).await;
+    let outcome = match answer {
+        Ok(()) => "success",
+        Err(_) => "failure",
+    };
+    counter!(instruments::AUTH, "kind" => kind, "outcome" => outcome).increment(1);
+    answer
+}
+
+/// When the token that the connection is signed in with ends; `None` once nobody uses the connection.
+fn end_of(life: &Weak<Life>) -> Option<Instant> {
+    Some(life.upgrade()?.signed_in()?.ends)
+}
+
+fn expire(life: &Weak<Life>) {
+    if let Some(life) = life.upgrade() {
+        life.close(Closing::Expired);
+    }
+}
+
+fn stagger(ends: Instant, random: f64) -> Duration {
+    let left = ends.saturating_duration_since(Instant::now());
+    left.mul_f64(STAGGER_SHARE)
+        .min(STAGGER_LIMIT)
+        .mul_f64(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn auths_are_spread_over_a_small_part_of_what_is_left() {
+        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(stagger(after(1000), 0.5), Duration::from_millis(2500));
+        assert_eq!(stagger(after(10), 1.0), Duration::from_millis(500));
+        assert_eq!(stagger(after(0), 1.0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,147 @@
+//! The commands of the workbench: `dev` and `emulate`.
+//!
+//! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
+//! variables. Nothing here is in a production build.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use entra_redis::{
+    app::App,
+    config::{Config, Environment, Http},
+    emulator::{self, Emulator},
+    lifecycle,
+    telemetry::{self, Metrics},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{print, runtime};
+
+/// Options of both commands.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How long tokens live, such as 5s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
+    token_lifetime: Duration,
+    /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
+    #[arg(long, value_name = "HOST:PORT")]
+    redis: Option<String>,
+}
+
+/// Options of `emulate`.
+#[derive(Args)]
+pub(crate) struct EmulateOptions {
+    #[command(flatten)]
+    both: Options,
+    /// Port of the managed identity endpoint (http); 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    identity_port: u16,
+    /// Port of the token endpoint (https); 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    authority_port: u16,
+    /// Port of Redis (TLS); 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    redis_port: u16,
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match entra_redis::config::duration(text) {
+        Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(lifetime),
+        Ok(_) => Err("expected at least 1s: tokens count whole seconds".to_owned()),
+        Err(expected) => Err(format!("expected {expected}")),
+    }
+}
+
+/// Runs the emulator until told to stop.
+pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> anyhow::Result<()> {
+    environment.set_default("HOST", "127.0.0.1");
+    let host = Http::new(&environment)?.public.ip();
+    runtime()?.block_on(async {
+        let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
+        let emulator = Emulator::bind(emulator::Options {
+            identity_port: options.identity_port,
+            authority_port: options.authority_port,
+            redis_port: options.redis_port,
+            ..options.both.emulator(host)
+        })
+        .await
+        .context("cannot start the emulator")?;
+        let lines: Vec<String> = emulator
+            .variables()
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        print(&lines.join("\n"))?;
+        let end = CancellationToken::new();
+        let running = tokio::spawn(emulator.run(end.clone()));
+        stop.await;
+        end.cancel();
+        running.await.context("the emulator failed")
+    })
+}
+
+/// Runs emulator and service until told to stop.
+pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Result<()> {
+    environment.set_default("HOST", "127.0.0.1");
+    environment.set_default("DRAIN_DELAY", "0s"); // no load balancer must notice
+    environment.set_default("LOG_FORMAT", "text");
+    let host = Http::new(&environment)?.public.ip();
+    runtime()?.block_on(async {
+        let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
+        let emulator = Emulator::bind(options.emulator(host))
+            .await
+            .context("cannot start the emulator")?;
+        for (name, value) in emulator.variables() {
+            environment.set(name, value);
+        }
+        // The one credential whose every part can be given in this process: azure_identity reads the variables of
+        // managed identity from the process itself.
+        environment.set("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential");
+        environment.set("REDIS_AUTH", "entra");
+        let config = Config::new(&environment)?;
+        telemetry::start_logging(&config.telemetry);
+        let metrics = Metrics::install().context("cannot set up metrics")?;
+        let redis_endpoint = config.redis.endpoint.to_string();
+        let authority = config.identity.authority_host.clone();
+        let app = App::bind(config, metrics).await?;
+
+        let service = format!("http://{}", app.public_address());
+        let probes = match app.admin_address() {
+            Some(address) => format!("http://{address}"),
+            None => service.clone(),
+        };
+        let behind = options.redis.as_deref().unwrap_or("a store in memory");
+        let lifetime = options.token_lifetime.as_secs();
+        print(&format!(
+            "entra-redis dev: the service, Entra ID and Redis run in this process
+
+  try        curl {service}/sample
+  explore    {service}/swagger
+  ready?     {probes}/readyz
+  metrics    {probes}/metrics
+  Entra ID   {authority}  (emulated; tokens live {lifetime} s and rotate by themselves)
+  Redis      {redis_endpoint}  (emulated front with TLS and sign-in; behind it {behind})
+
+Ctrl-C stops it.
+"
+        ))?;
+        let end = CancellationToken::new();
+        let running = tokio::spawn(emulator.run(end.clone()));
+        let result = app.run(stop).await;
+        end.cancel();
+        running.await.context("the emulator failed")?;
+        Ok(result?)
+    })
+}
+
+impl Options {
+    fn emulator(&self, host: IpAddr) -> emulator::Options {
+        emulator::Options {
+            host,
+            token_lifetime: self.token_lifetime,
+            redis: self.redis.clone(),
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The other commands, and what the README says of them.
+
+use std::process::Stdio;
+
+use entra_redis::config::Config;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::{Service, command, free_port, repository};
+
+#[tokio::test]
+async fn config_prints_every_variable_and_hides_secrets() {
+    let mut with = command(&["config"]);
+    with.env("REDIS_ENDPOINT", "cache.westeurope.redis.azure.net")
+        .env("AZURE_CLIENT_SECRET", "hush-hush");
+    let output = with.output().await.expect("the binary was built");
+    assert!(output.status.success());
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    for variable in Config::variables() {
+        assert!(
+            table.contains(&format!("{} ", variable.name)),
+            "{} in\n{table}",
+            variable.name
+        );
+        assert!(table.contains(variable.meaning), "{}", variable.name);
+    }
+    assert!(
+        table.contains("cache.westeurope.redis.azure.net") && table.contains("(hidden)"),
+        "{table}"
+    );
+    assert!(!table.contains("hush-hush"), "{table}");
+
+    let output = command(&["config"])
+        .output()
+        .await
+        .expect("the binary was built");
+    assert_eq!(output.status.code(), Some(64), "REDIS_ENDPOINT is missing");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("REDIS_ENDPOINT: not set"));
+}
+
+#[test]
+fn the_readme_lists_every_variable_with_its_default_and_every_metric() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is one");
+    let rows: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    for variable in Config::variables() {
+        let name = format!("| `{}` |", variable.name);
+        let row = rows.iter().find(|row| row.starts_with(&name));
+        let row = row.unwrap_or_else(|| panic!("the README has no row for {}", variable.name));
+        let default = variable
+            .default
+            .map_or("–".to_owned(), |default| format!("`{default}`"));
+        let cell = row.split(" | ").nth(1).expect("name, default, meaning");
+        assert_eq!(cell, default, "{}", variable.name);
+    }
+}
+
+#[tokio::test]
+async fn the_metrics_are_those_the_readme_lists() {
+    let service = Service::start(&["dev", "--token-lifetime", "1s"], [("", ""); 0]).await;
+    service.ready().await;
+    service.text("/sample").await;
+    service.get("/nothing").await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let metrics = service.text("/metrics").await;
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is one");
+    let described: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    assert!(described.len() > 12, "{metrics}");
+    for name in described
+        .iter()
+        .filter(|name| !name.starts_with("process_"))
+    {
+        assert!(
+            readme.contains(&format!("| `{name}` |")),
+            "the README does not list {name}"
+        );
+        assert!(
+            metrics.contains(&format!("# HELP {name} ")),
+            "{name} has no help text"
+        );
+    }
+    // What only comes with a fault is listed too.
+    let listed = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let known = [
+        "redis_operation_retries_total",
+        "redis_connections_closed_total",
+        "http_server_requests_shed_total",
+    ];
+    for name in listed.filter(|name| name.ends_with("_total") || name.ends_with("_seconds")) {
+        assert!(
+            described.contains(&name) || known.contains(&name),
+            "the README lists {name}, which nothing exports"
+        );
+    }
+}
+
+#[tokio::test]
+async fn openapi_prints_the_document_that_is_served() {
+    let output = command(&["openapi"])
+        .output()
+        .await
+        .expect("the binary was built");
+    assert!(output.status.success());
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let service = Service::start(&["dev"], [("", ""); 0]).await;
+    let served: serde_json::Value =
+        serde_json::from_str(&service.text("/openapi.json").await).expect("JSON");
+    assert_eq!(printed, served);
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_running_service() {
+    let (port, admin) = (free_port().to_string(), free_port().to_string());
+    let ports = [("PORT", port.as_str()), ("ADMIN_PORT", admin.as_str())];
+    let healthcheck = async || {
+        let mut healthcheck = command(&["healthcheck"]);
+        healthcheck
+            .envs(ports)
+            .output()
+            .await
+            .expect("the binary was built")
+    };
+    let without = healthcheck().await;
+    assert_eq!(without.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("/healthz"));
+    let _service = Service::start(&["dev"], ports).await;
+    assert_eq!(healthcheck().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
+    let port = free_port().to_string();
+    let mut emulate = command(&["emulate", "--redis-port", &port, "--token-lifetime", "30s"]);
+    let mut child = emulate
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary was built");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut pairs = Vec::new();
+    while pairs.len() < 12 {
+        let line = lines
+            .next_line()
+            .await
+            .expect("readable")
+            .expect("it goes on running");
+        let (name, value) = line.split_once('=').expect("NAME=value");
+        pairs.push((name.to_owned(), value.to_owned()));
+    }
+    assert!(
+        pairs.contains(&("REDIS_ENDPOINT".to_owned(), format!("localhost:{port}"))),
+        "{pairs:?}"
+    );
+    // As they are: the service chooses among the credentials they configure.
+    let service = Service::start(&[], pairs).await;
+    service.ready().await;
+    assert_eq!(service.text("/sample").await, "Previous visit was at: ");
+}

@@ -1,0 +1,14 @@
+//! The service and the library against a real redis-server and an emulated Entra ID.
+//!
+//! One binary for all of it. Faults are made for real: servers are stopped, connections killed, tokens withheld.
+
+mod support;
+
+mod bad_input;
+mod commands;
+mod credentials;
+mod real_redis;
+mod rotation;
+mod sample;
+mod secrets;
+mod start_stop;

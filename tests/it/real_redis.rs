@@ -1,0 +1,354 @@
+//! The library against redis-server itself, TLS and ACL users, without the emulator's front: what Redis does with AUTH.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use entra_redis::{
+    config::Endpoint,
+    identity::{AccessToken, Error, TokenSource},
+    redis::{ConnectError, Pool, SignIn},
+    secret::Secret,
+};
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+use crate::support::{Certificates, LIMIT, RedisServer, eventually};
+
+const LIFE: Duration = Duration::from_secs(3);
+
+/// Issues passwords as Entra ID issues tokens and has Redis accept them, in one of the ways that happen in the field.
+struct Issuer {
+    admin: Mutex<MultiplexedConnection>,
+    way: Way,
+    issued: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// The user's password is replaced: the old one signs nobody in any more.
+    Replace,
+    /// The user changes, and the old one is deleted soon after: Redis closes connections still signed in as it.
+    Alternate,
+    /// Redis accepts the token only some time after it was issued.
+    Late,
+}
+
+#[async_trait::async_trait]
+impl TokenSource for Issuer {
+    fn name(&self) -> &'static str {
+        "Issuer"
+    }
+
+    async fn fetch(&self) -> Result<AccessToken, Error> {
+        let number = self.issued.fetch_add(1, Ordering::SeqCst);
+        let username = match self.way {
+            Way::Alternate => format!("user-{}", number % 2),
+            Way::Replace | Way::Late => "user".to_owned(),
+        };
+        let token = format!("token-{number}-{}", "x".repeat(1500));
+        let mut admin = self.admin.lock().expect("no panic while held").clone();
+        let (user, password) = (username.clone(), format!(">{token}"));
+        let accept = async move {
+            let mut setuser = redis::cmd("ACL");
+            setuser
+                .arg("SETUSER")
+                .arg(&user)
+                .arg(&["resetpass", "on", "+@all", "~*", "&*"])
+                .arg(password);
+            setuser
+                .query_async::<()>(&mut admin)
+                .await
+                .expect("the administrator may");
+            if user.starts_with("user-") {
+                let old = format!("user-{}", (number + 1) % 2);
+                sleep(Duration::from_millis(300)).await;
+                let deleted = redis::cmd("ACL")
+                    .arg("DELUSER")
+                    .arg(old)
+                    .query_async::<()>(&mut admin)
+                    .await;
+                deleted.expect("the administrator may");
+            }
+        };
+        match self.way {
+            Way::Replace => accept.await,
+            Way::Alternate => {
+                tokio::spawn(accept);
+                sleep(Duration::from_millis(20)).await;
+            }
+            Way::Late => {
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(300)).await;
+                    accept.await;
+                });
+            }
+        }
+        Ok(AccessToken {
+            username,
+            secret: Secret::new(token),
+            expires_at: SystemTime::now() + LIFE,
+        })
+    }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    format!("localhost:{port}").parse().expect("it is one")
+}
+
+/// How many connections Redis has ever accepted.
+async fn accepted(redis: &RedisServer) -> u64 {
+    let info: String = redis::cmd("INFO")
+        .arg("stats")
+        .query_async(&mut redis.admin().await)
+        .await
+        .expect("INFO");
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    count.expect("Redis counts them").parse().expect("a number")
+}
+
+async fn rotates_unnoticed(way: Way) {
+    let certificates = Certificates::for_name("localhost");
+    let redis = RedisServer::with_tls(&certificates).await;
+    let issuer = Arc::new(Issuer {
+        admin: Mutex::new(redis.admin().await),
+        way,
+        issued: AtomicU64::new(0),
+    });
+    let pool = Pool::builder(endpoint(redis.tls_port))
+        .ca_file(certificates.path("ca.pem"))
+        .sign_in(SignIn::Entra(issuer.clone()))
+        .size(4)
+        .build()
+        .expect("the certificate is there");
+    eventually("the pool is full", async || pool.status().open == 4).await;
+
+    let before = accepted(&redis).await;
+    let commands = Arc::new(AtomicU64::new(0));
+    let workers: Vec<_> = (0..8)
+        .map(|_| {
+            let (pool, commands) = (pool.clone(), commands.clone());
+            tokio::spawn(async move {
+                let end = tokio::time::Instant::now() + 5 * LIFE;
+                while tokio::time::Instant::now() < end {
+                    // At most once each, so nothing is hidden by a retry, and Redis' count must be ours.
+                    let done = pool.query::<u64>(redis::cmd("INCR").arg("count")).await;
+                    done.unwrap_or_else(|error| {
+                        panic!("{error}: {:?}", std::error::Error::source(&error))
+                    });
+                    commands.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("no command failed");
+    }
+    let counted: u64 = redis::cmd("GET")
+        .arg("count")
+        .query_async(&mut redis.admin().await)
+        .await
+        .expect("GET");
+    assert_eq!(counted, commands.load(Ordering::SeqCst));
+    assert!(issuer.issued.load(Ordering::SeqCst) >= 6, "tokens rotated");
+    // The two counts and the GET above are connections of the administrator's: none was opened by the pool.
+    assert_eq!(accepted(&redis).await, before + 2);
+    tokio::time::timeout(LIMIT, pool.close())
+        .await
+        .expect("it closes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_password_costs_no_command_and_no_connection() {
+    rotates_unnoticed(Way::Replace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_user_costs_no_command_and_no_connection() {
+    rotates_unnoticed(Way::Alternate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_redis_accepts_late_costs_no_command_and_no_connection() {
+    rotates_unnoticed(Way::Late).await;
+}
+
+fn plain(redis: &RedisServer) -> Pool {
+    let builder = Pool::builder(endpoint(redis.port)).plain_text().size(2);
+    builder.build().expect("no TLS is set up")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_killed_under_load_fail_no_idempotent_command() {
+    let redis = RedisServer::start().await;
+    let pool = plain(&redis);
+    let workers: Vec<_> = (0..32)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let end = tokio::time::Instant::now() + Duration::from_secs(5);
+                while tokio::time::Instant::now() < end {
+                    let mut set = redis::cmd("SET");
+                    set.arg("key").arg("value").arg("GET");
+                    let done = pool.query_idempotent::<Option<String>>(&set).await;
+                    done.unwrap_or_else(|error| {
+                        panic!("{error}: {:?}", std::error::Error::source(&error))
+                    });
+                }
+            })
+        })
+        .collect();
+    let mut admin = redis.admin().await;
+    for _ in 0..10 {
+        sleep(Duration::from_millis(400)).await;
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg(&["TYPE", "normal", "SKIPME", "yes"]);
+        let killed: u64 = kill.query_async(&mut admin).await.expect("KILL");
+        assert!(killed >= 1, "there was something to kill");
+    }
+    for worker in workers {
+        worker.await.expect("no command failed");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_command_is_told_apart_and_not_sent_again() {
+    let redis = RedisServer::start().await;
+    let pool = plain(&redis);
+    pool.opened().await;
+    let mut admin = redis.admin().await;
+    // The server reads the command and ends the connection that waits for its answer.
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            let mut pop = redis::cmd("BLPOP");
+            pop.arg("nothing").arg(0);
+            pool.query::<Option<(String, String)>>(&pop).await
+        }
+    });
+    sleep(Duration::from_millis(200)).await;
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg(&["TYPE", "normal", "SKIPME", "yes"]);
+    kill.query_async::<u64>(&mut admin).await.expect("KILL");
+    let error = waiting
+        .await
+        .expect("no panic")
+        .expect_err("its connection ended");
+    assert!(
+        matches!(error, entra_redis::redis::Error::OutcomeUnknown(_)),
+        "{error:?}"
+    );
+}
+
+async fn connect_error(pool: &Pool) -> String {
+    let mut text = String::new();
+    eventually("a named failure", async || match pool.get().await {
+        Err(entra_redis::redis::Error::Unavailable(error)) => {
+            text = chain(&error);
+            true
+        }
+        _ => false,
+    })
+    .await;
+    text
+}
+
+fn chain(error: &ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn each_way_to_fail_at_connecting_is_named() {
+    let certificates = Certificates::for_name("localhost");
+    let others = Certificates::for_name("elsewhere.example");
+    let redis = RedisServer::with_tls(&certificates).await;
+    let wrong_name = RedisServer::with_tls(&others).await;
+    let to = |port, certificates: &Certificates| {
+        Pool::builder(endpoint(port)).ca_file(certificates.path("ca.pem"))
+    };
+    let cases = [
+        (to(redis.tls_port, &others), "UnknownIssuer"),
+        (to(wrong_name.tls_port, &others), "not valid for name"),
+        (
+            to(crate::support::free_port(), &certificates),
+            "Connection refused",
+        ),
+        (
+            to(redis.tls_port, &certificates).sign_in(SignIn::Key(Secret::new("wrong"))),
+            "AUTH",
+        ),
+        (
+            Pool::builder("nowhere.invalid:6379".parse().expect("an endpoint")).plain_text(),
+            "cannot resolve nowhere.invalid:6379",
+        ),
+    ];
+    for (builder, expected) in cases {
+        let pool = builder.build().expect("it can be tried");
+        let text = connect_error(&pool).await;
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_access_key_signs_in() {
+    let redis = RedisServer::start().await;
+    let mut admin = redis.admin().await;
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("requirepass").arg("a test's key");
+    set.query_async::<()>(&mut admin).await.expect("CONFIG SET");
+    let builder = Pool::builder(endpoint(redis.port)).plain_text();
+    let pool = builder
+        .sign_in(SignIn::Key(Secret::new("a test's key")))
+        .build()
+        .expect("no TLS");
+    pool.opened().await;
+    pool.query::<()>(&redis::cmd("PING"))
+        .await
+        .expect("it is signed in");
+}
+
+#[tokio::test]
+async fn a_pool_whose_last_handle_goes_leaves_no_connection_behind() {
+    let redis = RedisServer::start().await;
+    let pool = plain(&redis);
+    eventually("the pool is full", async || pool.status().open == 2).await;
+    let mut admin = redis.admin().await;
+    let mut clients = async || {
+        let mut list = redis::cmd("CLIENT");
+        list.arg("LIST");
+        let list: String = list.query_async(&mut admin).await.expect("LIST");
+        list.lines().count()
+    };
+    assert!(clients().await >= 3);
+    drop(pool);
+    eventually("only the administrator is left", async || {
+        clients().await == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_and_plain_text_are_refused_together() {
+    let redis = RedisServer::start().await;
+    let issuer = Issuer {
+        admin: Mutex::new(redis.admin().await),
+        way: Way::Replace,
+        issued: AtomicU64::new(0),
+    };
+    let builder = Pool::builder(endpoint(redis.port))
+        .plain_text()
+        .sign_in(SignIn::Entra(Arc::new(issuer)));
+    assert!(builder.build().is_err());
+}

@@ -1,0 +1,239 @@
+//! Starting without what it needs, and stopping in order.
+
+use std::time::Duration;
+
+use entra_redis::emulator::{EntraFault, Options};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{Azure, Load, RedisServer, Service, eventually, free_port};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
+    let azure = Azure::with_lifetime(60).await;
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.push(("DRAIN_DELAY".to_owned(), "1s".to_owned()));
+    let mut service = Service::start(&[], environment).await;
+    service.ready().await;
+    let load = Load::start(&service.url("/sample"), 32);
+    eventually("load runs", async || load.good() > 200).await;
+    service.signal("-TERM");
+    let told = Instant::now();
+    // Not ready at once, while requests go on being answered.
+    eventually("not ready", async || service.readiness().await.0 == 503).await;
+    let (_, report) = service.readiness().await;
+    assert_eq!(
+        report["checks"]["lifecycle"]["detail"],
+        "draining: told to stop"
+    );
+    let at_drain = load.good();
+    let status = service.end().await;
+    assert_eq!(status.code(), Some(0), "{}", service.log());
+    let (good, failures) = load.stop().await;
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(good > at_drain, "requests were answered while draining");
+    assert!(
+        told.elapsed() < Duration::from_secs(1 + 20 + 1 + 1),
+        "{:?}",
+        told.elapsed()
+    );
+    let log = service.log();
+    assert!(log.contains("draining") && log.contains("stopped"), "{log}");
+}
+
+#[tokio::test]
+async fn while_draining_answers_tell_clients_to_come_back_on_another_connection() {
+    let azure = Azure::with_lifetime(60).await;
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.push(("DRAIN_DELAY".to_owned(), "3s".to_owned()));
+    let mut service = Service::start(&[], environment).await;
+    service.ready().await;
+    assert!(
+        !service
+            .get("/sample")
+            .await
+            .headers()
+            .contains_key("connection")
+    );
+    service.signal("-TERM");
+    eventually("answers carry `Connection: close`", async || {
+        service
+            .get("/sample")
+            .await
+            .headers()
+            .get("connection")
+            .is_some_and(|v| v == "close")
+    })
+    .await;
+    assert_eq!(service.get("/healthz").await.status(), 200);
+    assert_eq!(service.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_before_a_token_was_ever_had_exits_0() {
+    let azure = Azure::with_lifetime(60).await;
+    azure.controls.set_entra(EntraFault::Hang);
+    let mut service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    service.signal("-TERM");
+    assert_eq!(service.end().await.code(), Some(0), "{}", service.log());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let azure = Azure::with_lifetime(60).await;
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.push(("DRAIN_DELAY".to_owned(), "60s".to_owned()));
+    let mut service = Service::start(&[], environment).await;
+    service.signal("-INT");
+    service.event("draining").await;
+    service.signal("-INT");
+    assert_eq!(service.end().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn open_requests_are_finished_after_sigterm() {
+    let redis = RedisServer::start().await;
+    let environment = [
+        ("REDIS_ENDPOINT", redis.address()),
+        ("REDIS_AUTH", "none".to_owned()),
+        ("REDIS_TLS", "false".to_owned()),
+        ("REDIS_COMMAND_TIMEOUT", "5s".to_owned()),
+        ("REQUEST_TIMEOUT", "5s".to_owned()),
+    ];
+    let mut service = Service::start(&[], environment).await;
+    service.ready().await;
+    // Redis answers nobody for a second, so the request is open when the signal comes.
+    let mut admin = redis.admin().await;
+    redis::cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(1000)
+        .query_async::<()>(&mut admin)
+        .await
+        .expect("PAUSE");
+    let request = tokio::spawn(service.client.get(service.url("/sample")).send());
+    sleep(Duration::from_millis(200)).await;
+    service.signal("-TERM");
+    let response = request.await.expect("no panic").expect("it is answered");
+    assert_eq!(response.status(), 200);
+    assert_eq!(service.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn without_a_token_at_start_it_stays_up_says_so_and_recovers_by_itself() {
+    let azure = Azure::with_lifetime(60).await;
+    azure.controls.set_entra(EntraFault::Status(503));
+    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    eventually("the failure is known", async || {
+        let (_, report) = service.readiness().await;
+        report["checks"]["token"]["detail"] == "no token was had yet; the credential was refused"
+    })
+    .await;
+    let (status, report) = service.readiness().await;
+    assert_eq!((status, &report["ready"]), (503, &false.into()));
+    assert_eq!(service.get("/healthz").await.status(), 200);
+    let response = service.get("/sample").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "5");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    assert!(
+        response
+            .text()
+            .await
+            .expect("whole")
+            .contains("problem:no-token")
+    );
+    let metrics = service.text("/metrics").await;
+    assert!(
+        !metrics.contains("\nentra_token_expiry_timestamp_seconds"),
+        "absent, not 0:\n{metrics}"
+    );
+
+    azure.controls.set_entra(EntraFault::None);
+    service.ready().await;
+    assert_eq!(service.get("/sample").await.status(), 200);
+}
+
+#[tokio::test]
+async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
+    let azure = Azure::with_lifetime(60).await;
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.push((
+        "AZURE_AUTHORITY_HOST".to_owned(),
+        format!("https://localhost:{}/", free_port()),
+    ));
+    let service = Service::start(&[], environment).await;
+    eventually("the failure is known", async || {
+        let (_, report) = service.readiness().await;
+        report["checks"]["token"]["detail"]
+            == "no token was had yet; the credential could not be asked"
+    })
+    .await;
+    assert_eq!(service.get("/healthz").await.status(), 200);
+    assert_eq!(service.get("/sample").await.status(), 503);
+}
+
+#[tokio::test]
+async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
+    let port = free_port();
+    let environment = [
+        ("REDIS_ENDPOINT", format!("localhost:{port}")),
+        ("REDIS_AUTH", "none".to_owned()),
+        ("REDIS_TLS", "false".to_owned()),
+    ];
+    let service = Service::start(&[], environment).await;
+    eventually("the failure is known", async || {
+        let (_, report) = service.readiness().await;
+        report["checks"]["redis"]["detail"] == "Redis does not answer; 0 of 2 connections are open"
+    })
+    .await;
+    let (status, report) = service.readiness().await;
+    assert_eq!(status, 503);
+    assert_eq!(report["checks"]["token"]["status"], "not_applicable");
+    assert_eq!(service.get("/healthz").await.status(), 200);
+    let response = service.get("/sample").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "5");
+    assert!(
+        response
+            .text()
+            .await
+            .expect("whole")
+            .contains("problem:redis-unavailable")
+    );
+
+    let mut redis = RedisServer::start_on(port, None).await;
+    service.ready().await;
+    assert_eq!(service.get("/sample").await.status(), 200);
+
+    // And again while it runs: lost, said, and back.
+    redis.kill();
+    eventually("not ready", async || service.readiness().await.0 == 503).await;
+    assert_eq!(service.get("/sample").await.status(), 503);
+    redis.restart().await;
+    service.ready().await;
+    assert_eq!(service.get("/sample").await.status(), 200);
+}
+
+#[tokio::test]
+async fn redis_behind_the_front_down_at_start_is_no_other_case() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let azure = Azure::start(Options {
+        redis: Some(redis.address()),
+        ..Options::default()
+    })
+    .await;
+    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    eventually("the token is there, Redis is not", async || {
+        let (_, report) = service.readiness().await;
+        report["checks"]["token"]["status"] == "passed"
+            && report["checks"]["redis"]["status"] == "failed"
+    })
+    .await;
+    assert_eq!(service.get("/sample").await.status(), 503);
+    redis.restart().await;
+    service.ready().await;
+    assert_eq!(service.get("/sample").await.status(), 200);
+}

@@ -1,0 +1,131 @@
+//! What the tests stand on: the service as a child process, a real redis-server, an emulated Azure, and load.
+
+mod load;
+mod redis_server;
+mod service;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use entra_redis::emulator::{Controls, Emulator, Options};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use self::{
+    load::Load,
+    redis_server::RedisServer,
+    service::{Service, client, command, metric},
+};
+
+/// How long anything that must come about "within seconds" may take. Not a benchmark: a machine may be slow.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Asks until the answer is yes.
+pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !ask().await {
+        assert!(start.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An emulator that runs until dropped.
+pub(crate) struct Azure {
+    pub(crate) controls: Controls,
+    pub(crate) variables: Vec<(&'static str, String)>,
+    _stop: DropGuard,
+}
+
+impl Azure {
+    pub(crate) async fn start(options: Options) -> Self {
+        let emulator = Emulator::bind(options)
+            .await
+            .expect("free ports were asked for");
+        let stop = CancellationToken::new();
+        let azure = Self {
+            controls: emulator.controls(),
+            variables: emulator.variables(),
+            _stop: stop.clone().drop_guard(),
+        };
+        tokio::spawn(emulator.run(stop));
+        azure
+    }
+
+    pub(crate) async fn with_lifetime(seconds: u64) -> Self {
+        Self::start(Options {
+            token_lifetime: Duration::from_secs(seconds),
+            ..Options::default()
+        })
+        .await
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> &str {
+        let found = self.variables.iter().find(|(known, _)| *known == name);
+        &found
+            .unwrap_or_else(|| panic!("the emulator gives {name}"))
+            .1
+    }
+
+    /// What a service needs that signs in by this credential.
+    pub(crate) fn environment(&self, credential: &str) -> Vec<(String, String)> {
+        let mut pairs: Vec<_> = self
+            .variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        pairs.push(("AZURE_TOKEN_CREDENTIALS".to_owned(), credential.to_owned()));
+        pairs
+    }
+}
+
+/// A directory of certificates: an authority and what it signed, for a name.
+pub(crate) struct Certificates {
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Certificates {
+    /// `ca.pem`, `server.pem` and `server.key`.
+    pub(crate) fn for_name(name: &str) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+        let directory = tempfile::tempdir().expect("there is room");
+        let write = |file: &str, text: String| {
+            std::fs::write(directory.path().join(file), text).expect("there is room");
+        };
+        let authority_key = KeyPair::generate().expect("ring makes keys");
+        let mut authority = CertificateParams::default();
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, format!("authority for {name}"));
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = authority
+            .self_signed(&authority_key)
+            .expect("the parameters are fine");
+        write("ca.pem", certificate.pem());
+        let issuer = Issuer::new(authority, authority_key);
+        let key = KeyPair::generate().expect("ring makes keys");
+        let server = CertificateParams::new([name.to_owned()]).expect("it is a name");
+        let certificate = server
+            .signed_by(&key, &issuer)
+            .expect("the parameters are fine");
+        write("server.pem", certificate.pem());
+        write("server.key", key.serialize_pem());
+        Self { directory }
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// The repository's root.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,119 @@
+//! A real redis-server on a port of its own.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use redis::aio::MultiplexedConnection;
+
+use super::{Certificates, eventually, free_port};
+
+pub(crate) struct RedisServer {
+    child: Child,
+    /// Plain text; for administration, and for the emulator's front.
+    pub(crate) port: u16,
+    /// TLS, where certificates were given.
+    pub(crate) tls_port: u16,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_on(free_port(), None).await
+    }
+
+    pub(crate) async fn with_tls(certificates: &Certificates) -> Self {
+        Self::start_on(free_port(), Some(certificates)).await
+    }
+
+    pub(crate) async fn start_on(port: u16, certificates: Option<&Certificates>) -> Self {
+        let tls_port = free_port();
+        let mut arguments: Vec<String> = ["--save", "", "--bind", "127.0.0.1", "--port"]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.push(port.to_string());
+        if let Some(certificates) = certificates {
+            let file = |name| certificates.path(name).display().to_string();
+            let tls = [
+                ("--tls-port", tls_port.to_string()),
+                ("--tls-cert-file", file("server.pem")),
+                ("--tls-key-file", file("server.key")),
+                ("--tls-ca-cert-file", file("ca.pem")),
+                ("--tls-auth-clients", "no".to_owned()),
+                ("--tls-protocols", "TLSv1.3".to_owned()),
+            ];
+            arguments.extend(
+                tls.into_iter()
+                    .flat_map(|(name, value)| [name.to_owned(), value]),
+            );
+        }
+        let mut server = Self {
+            child: spawn(&arguments),
+            port,
+            tls_port,
+            arguments,
+        };
+        server.answers().await;
+        server
+    }
+
+    /// Stops it as a machine's loss does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same ports.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(&self.arguments);
+        self.answers().await;
+    }
+
+    async fn answers(&mut self) {
+        eventually("redis-server answers", async || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("redis-server ended with {status}");
+            }
+            match self.try_admin().await {
+                Ok(mut admin) => redis::cmd("PING")
+                    .query_async::<()>(&mut admin)
+                    .await
+                    .is_ok(),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    async fn try_admin(&self) -> redis::RedisResult<MultiplexedConnection> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
+        client.get_multiplexed_async_connection().await
+    }
+
+    /// A connection of its own, as the administrator.
+    pub(crate) async fn admin(&self) -> MultiplexedConnection {
+        self.try_admin().await.expect("it answers")
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(arguments)
+        .current_dir(Path::new("/"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed; `tests/run` sees to it")
+}

@@ -1,0 +1,186 @@
+//! The service as its users run it: a process configured by variables, known by its log and its ports.
+
+use std::{
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{LIMIT, eventually};
+
+pub(crate) struct Service {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    pub(crate) public: String,
+    pub(crate) admin: Option<String>,
+    pub(crate) client: reqwest::Client,
+}
+
+impl Service {
+    /// Starts `entra-redis` with `arguments` and nothing in its environment but `pairs` and PATH, and waits until it
+    /// listens.
+    pub(crate) async fn start<N: AsRef<str>, V: AsRef<str>>(
+        arguments: &[&str],
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let mut command = command(arguments);
+        command
+            .env("HOST", "127.0.0.1")
+            .env("PORT", "0")
+            .env("LOG_FORMAT", "json")
+            .env("DRAIN_DELAY", "0s");
+        for (name, value) in pairs {
+            command.env(name.as_ref(), value.as_ref());
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary was built");
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        collect(child.stdout.take().expect("it is piped"), lines.clone());
+        collect(child.stderr.take().expect("it is piped"), lines.clone());
+        let mut service = Self {
+            child,
+            lines,
+            public: String::new(),
+            admin: None,
+            client: client(),
+        };
+        let listening = service.event("listening").await;
+        let address = |name: &str| {
+            listening[name]
+                .as_str()
+                .map(|text| format!("http://{text}"))
+        };
+        service.public = address("server.address").expect("it says where");
+        service.admin = address("admin.address");
+        service
+    }
+
+    /// The first log event with this message.
+    pub(crate) async fn event(&mut self, message: &str) -> Value {
+        let find = |lines: &[String]| {
+            lines
+                .iter()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(|event| event["message"] == message)
+        };
+        for _ in 0..LIMIT.as_millis() / 20 {
+            if let Some(event) = find(&self.lines.lock().expect("no panic while held")) {
+                return event;
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("it ended with {status} and said:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no event {message:?} in:\n{}", self.log());
+    }
+
+    /// Everything it printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.lines.lock().expect("no panic while held").join("\n")
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.public)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(self.url(path));
+        request
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}, log:\n{}", self.log()))
+    }
+
+    pub(crate) async fn text(&self, path: &str) -> String {
+        self.get(path)
+            .await
+            .text()
+            .await
+            .expect("the body is whole")
+    }
+
+    pub(crate) async fn readiness(&self) -> (u16, Value) {
+        let response = self.get("/readyz").await;
+        let status = response.status().as_u16();
+        (
+            status,
+            serde_json::from_str(&response.text().await.expect("the body is whole"))
+                .expect("it is JSON"),
+        )
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("ready", async || self.readiness().await.0 == 200).await;
+    }
+
+    /// Sum over all series of a metric whose labels contain `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        metric(&self.text("/metrics").await, name, labels)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill")
+            .args([signal, &id])
+            .status();
+        assert!(sent.expect("kill is everywhere").success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        match timeout(LIMIT * 2, self.child.wait()).await {
+            Ok(status) => status.expect("it is our child"),
+            Err(_) => panic!("it did not end, log:\n{}", self.log()),
+        }
+    }
+}
+
+/// `entra-redis` with these arguments and an environment with nothing but PATH.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_entra-redis"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null());
+    command
+}
+
+/// An HTTP client without proxies.
+pub(crate) fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("there is nothing to go wrong")
+}
+
+/// Sum over all series of a metric in Prometheus' text whose labels contain `labels`.
+pub(crate) fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+    text.lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name))
+        .filter(|line| labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+fn collect(output: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            into.lock().expect("no panic while held").push(line);
+        }
+    });
+}

@@ -25,6 +25,23 @@ const TASKS_LIMIT: Duration = Duration::from_secs(1);
 /// Connections close when what was sent on them is answered.
 const POOL_LIMIT: Duration = Duration::from_secs(1);
 
+/// Installs the recorder with everything that the service measures.
+///
+/// # Errors
+/// Another recorder was installed in this process by somebody else.
+pub fn install_metrics() -> Result<Metrics, metrics_exporter_prometheus::BuildError> {
+    let buckets = [
+        http::instruments::BUCKETS,
+        identity::instruments::BUCKETS,
+        redis::instruments::BUCKETS,
+    ];
+    let metrics = Metrics::install(buckets.into_iter().flatten())?;
+    http::instruments::describe();
+    identity::instruments::describe();
+    redis::instruments::describe();
+    Ok(metrics)
+}
+
 /// Why the service could not start or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -28,6 +28,13 @@ pub(crate) mod instruments {
     pub(crate) const REFRESHES: &str = "entra_token_refresh_total";
     pub(crate) const REFRESH_DURATION: &str = "entra_token_refresh_duration_seconds";
 
+    /// From a nearby metadata service to an attempt's limit.
+    #[cfg(feature = "service")]
+    pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
+        REFRESH_DURATION,
+        &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+    )];
+
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
     #[cfg(feature = "service")]
     pub(crate) fn describe() {

@@ -11,10 +11,9 @@ use std::{io::Write, net::IpAddr, process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use entra_redis::{
-    app::App,
+    app::{self, App},
     config::{self, Config, Environment, Http},
-    http, lifecycle,
-    telemetry::{self, Metrics},
+    http, lifecycle, telemetry,
 };
 
 #[global_allocator]
@@ -113,7 +112,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn serve(environment: &Environment) -> anyhow::Result<()> {
     let config = Config::new(environment)?;
     telemetry::start_logging(&config.telemetry);
-    let metrics = Metrics::install().context("cannot set up metrics")?;
+    let metrics = app::install_metrics().context("cannot set up metrics")?;
     runtime()?.block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
         let app = App::bind(config, metrics).await?;

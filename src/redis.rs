@@ -12,6 +12,7 @@
 //!
 //! The seam for cluster mode is [`Connection`]: callers know that type alone, not what stands behind it.
 
+mod builder;
 mod connection;
 mod connector;
 mod error;
@@ -21,10 +22,11 @@ mod pool;
 mod reauth;
 
 pub use self::{
+    builder::{BuildError, Builder, SignIn},
     connection::Connection,
     connector::Step,
     error::{ConnectError, Error},
-    pool::{BuildError, Builder, Pool, SignIn, Status},
+    pool::{Pool, Status},
 };
 
 /// The instruments of this module; names are an interface.
@@ -39,6 +41,17 @@ pub(crate) mod instruments {
     pub(crate) const CLOSED: &str = "redis_connections_closed_total";
     pub(crate) const AUTH: &str = "redis_auth_total";
     pub(crate) const EXPIRY: &str = "redis_connection_token_expiry_timestamp_seconds";
+
+    /// Redis nearby answers within a fraction of a millisecond; the last buckets are the command time-out's and the
+    /// request's.
+    #[cfg(feature = "service")]
+    pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
+        OPERATION_DURATION,
+        &[
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+            3.0,
+        ],
+    )];
 
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
     #[cfg(feature = "service")]

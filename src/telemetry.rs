@@ -17,17 +17,6 @@ const BUILD_INFO: &str = "entra_redis_build_info";
 /// How often recorded values are folded into histograms: between scrapes they wait in memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Redis nearby answers within a fraction of a millisecond; the last buckets are the command time-out and the request's.
-const REDIS_SECONDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0,
-];
-/// As OpenTelemetry's semantic conventions advise for HTTP, with three finer ones in front.
-const HTTP_SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
-];
-/// From a nearby metadata service to an attempt's limit.
-const TOKEN_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
 /// Starts logging and hands panics to it.
 ///
 /// Does nothing where a subscriber is installed already: the first one in a process wins.
@@ -71,34 +60,26 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Installs the recorder and the help texts; later calls in one process share the first one's recorder.
+    /// Installs the recorder with the bounds of each histogram; later calls in one process share the first one's
+    /// recorder. Modules describe their own instruments, after this.
     ///
     /// # Errors
     /// Another recorder was installed by somebody else.
-    pub fn install() -> Result<Self, BuildError> {
+    pub fn install<'a>(
+        buckets: impl IntoIterator<Item = &'a (&'a str, &'a [f64])>,
+    ) -> Result<Self, BuildError> {
         static INSTALLED: OnceLock<Metrics> = OnceLock::new();
         if let Some(metrics) = INSTALLED.get() {
             return Ok(metrics.clone());
         }
-        let buckets = [
-            (crate::redis::instruments::OPERATION_DURATION, REDIS_SECONDS),
-            (crate::http::instruments::DURATION, HTTP_SECONDS),
-            (
-                crate::identity::instruments::REFRESH_DURATION,
-                TOKEN_SECONDS,
-            ),
-        ];
         let mut builder = PrometheusBuilder::new();
         for (name, bounds) in buckets {
-            builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)?;
+            builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
         }
         let metrics = Self {
             recorder: builder.install_recorder()?,
             process: Collector::default(),
         };
-        crate::identity::instruments::describe();
-        crate::redis::instruments::describe();
-        crate::http::instruments::describe();
         metrics.process.describe();
         describe_gauge!(
             BUILD_INFO,

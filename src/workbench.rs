@@ -8,11 +8,10 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Context;
 use clap::Args;
 use entra_redis::{
-    app::App,
+    app::{self, App},
     config::{Config, Environment, Http},
     emulator::{self, Emulator},
-    lifecycle,
-    telemetry::{self, Metrics},
+    lifecycle, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +100,7 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
         environment.set("REDIS_AUTH", "entra");
         let config = Config::new(&environment)?;
         telemetry::start_logging(&config.telemetry);
-        let metrics = Metrics::install().context("cannot set up metrics")?;
+        let metrics = app::install_metrics().context("cannot set up metrics")?;
         let redis_endpoint = config.redis.endpoint.to_string();
         let authority = config.identity.authority_host.clone();
         let app = App::bind(config, metrics).await?;

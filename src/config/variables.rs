@@ -159,3 +159,8 @@ pub(super) const VARIABLES: &[Variable] = &[
         "limit for open requests to finish after that",
     ),
 ];
+
+/// The variable of this name, if it is one of ours.
+pub(super) fn known(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name == name)
+}

@@ -38,9 +38,6 @@ pub enum ConnectError {
     /// The pool has no token that lives.
     #[error("there is no live token to sign in with")]
     NoToken,
-    /// The pool takes no more connections.
-    #[error("the pool is closed")]
-    Closed,
     /// The name has no address.
     #[error("cannot resolve {endpoint}")]
     Resolve {

@@ -97,10 +97,17 @@ impl Maintainer {
                     held.push(object);
                     failures = None;
                 }
-                Err(error) => {
+                Err(PoolError::Backend(error)) => {
                     let count = failures.map_or(0, |failures| failures.count);
-                    failures = Some(Failures::new(connect_error(error), count.saturating_add(1)));
+                    failures = Some(Failures::new(error, count.saturating_add(1)));
                 }
+                // Closed: nothing more to do. The others cannot happen, as the pool has no wait limit and no hooks.
+                Err(
+                    PoolError::Closed
+                    | PoolError::Timeout(_)
+                    | PoolError::NoRuntimeSpecified
+                    | PoolError::PostCreateHook(_),
+                ) => return,
             }
         }
     }
@@ -196,16 +203,5 @@ async fn new_token(tokens: &mut Option<Tokens>) {
             tokens.newest();
         }
         None => std::future::pending().await,
-    }
-}
-
-/// Of deadpool's own failures only `Closed` can happen: the pool has no wait limit and no hooks.
-fn connect_error(error: PoolError<ConnectError>) -> ConnectError {
-    match error {
-        PoolError::Backend(error) => error,
-        PoolError::Closed
-        | PoolError::Timeout(_)
-        | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => ConnectError::Closed,
     }
 }

@@ -1,38 +1,29 @@
 //! The pool as callers see it: build, get, query, close.
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use arc_swap::ArcSwap;
 use metrics::{Histogram, counter, histogram};
 use redis::{Arg, Cmd, FromRedisValue, RedisError, Value, aio::ConnectionLike};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
 use super::{
+    builder::{Builder, SignIn},
     connection::{Closing, Connection, is_not_signed_in},
-    connector::{Connector, Credentials},
     error::Error,
     instruments,
-    maintainer::{Availability, Maintainer, Shared},
-    manager::{Manager, Objects},
+    maintainer::{Availability, Shared},
+    manager::Objects,
 };
 use crate::{
     config::{self, Endpoint},
-    identity::{self, Refresher, TokenSource, Tokens},
-    secret::Secret,
-    tls,
+    identity::{self, Tokens},
 };
 
 /// A pool of few shared connections that keep themselves signed in.
@@ -40,32 +31,22 @@ use crate::{
 /// Cloning it is cheap. Its tasks (the refresher of the token, the maintainer, one driver and one re-authentication task
 /// a connection) end when the last clone goes, or in order by [`Pool::close`].
 #[derive(Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool(pub(super) Arc<Inner>);
 
-struct Inner {
-    shared: Arc<Shared>,
-    objects: Objects,
-    size: usize,
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) objects: Objects,
+    pub(super) size: usize,
     /// Whose turn it is.
-    next: AtomicUsize,
-    tokens: Option<Tokens>,
-    durations: [OnceLock<Histogram>; OPERATIONS.len()],
-    tasks: TaskTracker,
+    pub(super) next: AtomicUsize,
+    pub(super) tokens: Option<Tokens>,
+    pub(super) durations: [OnceLock<Histogram>; OPERATIONS.len()],
+    pub(super) tasks: TaskTracker,
     /// Cancelled when the refresher or the maintainer ends, for whatever reason.
-    ended: CancellationToken,
-    stop: CancellationToken,
+    pub(super) ended: CancellationToken,
+    pub(super) stop: CancellationToken,
     /// Cancels `stop` when the last handle goes.
-    _stop: DropGuard,
-}
-
-/// How connections sign in.
-pub enum SignIn {
-    /// With tokens from this source, refreshed and renewed in place.
-    Entra(Arc<dyn TokenSource>),
-    /// With an access key, as the default user.
-    Key(Secret),
-    /// Not at all.
-    None,
+    pub(super) _stop: DropGuard,
 }
 
 /// How many connections there are.
@@ -75,143 +56,6 @@ pub struct Status {
     pub open: usize,
     /// Wanted.
     pub size: usize,
-}
-
-/// Puts a [`Pool`] together.
-#[must_use = "a builder does nothing until it is built"]
-pub struct Builder {
-    config: config::Redis,
-    sign_in: SignIn,
-}
-
-impl Builder {
-    /// How connections sign in; without it they do not.
-    pub fn sign_in(mut self, sign_in: SignIn) -> Self {
-        self.sign_in = sign_in;
-        self
-    }
-
-    /// A PEM file of certificate authorities to trust in addition to the system's.
-    pub fn ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.config.ca_file = Some(path.into());
-        self
-    }
-
-    /// Connects without TLS. Refused together with tokens, which never travel in the clear.
-    pub fn plain_text(mut self) -> Self {
-        self.config.tls = false;
-        self
-    }
-
-    /// Shared connections, at least one; default 2.
-    pub fn size(mut self, connections: usize) -> Self {
-        self.config.pool_size = connections.max(1);
-        self
-    }
-
-    /// Limit for TCP, TLS and sign-in of one connection together; default 5 s.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.config.connect_timeout = limit;
-        self
-    }
-
-    /// Limit for one command; default 1 s.
-    pub fn command_timeout(mut self, limit: Duration) -> Self {
-        self.config.command_timeout = limit;
-        self
-    }
-
-    /// Starts the pool's tasks; connections open in the background, nothing is waited for.
-    ///
-    /// # Errors
-    /// TLS cannot be set up, or a token would travel in the clear.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn build(self) -> Result<Pool, BuildError> {
-        let Self { config, sign_in } = self;
-        if let (false, SignIn::Entra(_)) = (config.tls, &sign_in) {
-            return Err(BuildError::TokenInTheClear);
-        }
-        let tls = match config.tls {
-            true => Some(Arc::new(tls::client_config(
-                &config.roots,
-                config.ca_file.as_deref(),
-            )?)),
-            false => None,
-        };
-        let stop = CancellationToken::new();
-        let ended = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let attention = Arc::new(Notify::new());
-
-        let (credentials, tokens) = match sign_in {
-            SignIn::Entra(source) => {
-                let (refresher, tokens) = Refresher::new(source);
-                let guard = ended.clone().drop_guard();
-                tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    let _guard = guard;
-                    refresher.run().await;
-                }));
-                (Credentials::Entra(tokens.clone()), Some(tokens))
-            }
-            SignIn::Key(key) => (Credentials::Key(key), None),
-            SignIn::None => (Credentials::None, None),
-        };
-        let connector = Connector {
-            endpoint: config.endpoint,
-            tls,
-            credentials,
-            connect_timeout: config.connect_timeout,
-            command_timeout: config.command_timeout,
-            tasks: tasks.clone(),
-            attention: attention.clone(),
-        };
-        let objects = Objects::builder(Manager(connector))
-            .max_size(config.pool_size)
-            .build()
-            .expect("deadpool refuses time-outs without a runtime, and none is set");
-        let shared = Arc::new(Shared {
-            open: ArcSwap::default(),
-            availability: watch::Sender::new(Availability::Opening),
-        });
-        let maintainer = Maintainer {
-            objects: objects.clone(),
-            size: config.pool_size,
-            shared: shared.clone(),
-            attention,
-            tokens: tokens.clone(),
-        };
-        let guard = ended.clone().drop_guard();
-        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-            let _guard = guard;
-            maintainer.run().await;
-        }));
-        Ok(Pool(Arc::new(Inner {
-            shared,
-            objects,
-            size: config.pool_size,
-            next: AtomicUsize::new(0),
-            tokens,
-            durations: [const { OnceLock::new() }; OPERATIONS.len()],
-            tasks,
-            ended,
-            _stop: stop.clone().drop_guard(),
-            stop,
-        })))
-    }
-}
-
-/// Why a pool could not be put together.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS for Redis")]
-    Tls(#[from] tls::Error),
-    /// TLS is off and the sign-in is by token.
-    #[error("a token never travels in the clear: sign in with tokens only over TLS")]
-    TokenInTheClear,
 }
 
 impl Pool {
@@ -403,7 +247,7 @@ fn judge(error: RedisError, idempotent: bool) -> (bool, Error) {
 }
 
 /// Values of the `db_operation_name` label, a closed set: the usual commands, and one name for the rest.
-const OPERATIONS: [&str; 17] = [
+pub(super) const OPERATIONS: [&str; 17] = [
     "SET", "GET", "PING", "DEL", "EXISTS", "EXPIRE", "INCR", "MGET", "MSET", "HGET", "HSET",
     "HGETALL", "LPUSH", "RPOP", "XADD", "EVAL", "_OTHER",
 ];

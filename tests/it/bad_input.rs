@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use entra_redis::{
-    app::App,
+    app::{self, App},
     config::{Config, Environment},
-    telemetry::Metrics,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -208,7 +207,7 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
             "/sleep",
             get(async || tokio::time::sleep(Duration::from_secs(60)).await),
         );
-    let app = App::bind(config, Metrics::install().expect("the only recorder"))
+    let app = App::bind(config, app::install_metrics().expect("the only recorder"))
         .await
         .expect("free ports");
     let app = app.routes(routes);

@@ -1,0 +1,81 @@
+//! One snapshot of the environment: the only place that reads the process's variables.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    fault::{Fault, HIDDEN, may_hold_a_secret},
+    variables::{Variable, known},
+};
+
+/// One snapshot of variables, taken from the process or made from pairs.
+#[derive(Clone, Default)]
+pub struct Environment {
+    pub(super) values: BTreeMap<String, String>,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Environment {
+    /// The process's own variables, now.
+    pub fn from_process() -> Self {
+        let mut environment = Self::default();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else {
+                continue; // none of ours
+            };
+            match value.into_string() {
+                Ok(value) => environment.set(name, value),
+                Err(_) => environment
+                    .faults
+                    .extend(known(&name).map(|variable| Fault {
+                        variable: variable.name,
+                        met: Some("bytes that are not UTF-8".to_owned()),
+                        expected: "UTF-8 text",
+                    })),
+            }
+        }
+        environment
+    }
+
+    /// Sets one variable; an empty value unsets it.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        if value.is_empty() {
+            self.values.remove(&name);
+        } else {
+            self.values.insert(name, value);
+        }
+    }
+
+    /// Sets one variable where nothing else did.
+    pub fn set_default(&mut self, name: &str, value: &str) {
+        if !self.values.contains_key(name) {
+            self.set(name, value);
+        }
+    }
+
+    /// The value in force as one may show it: hidden where it is a secret, `None` where there is none.
+    pub fn shown(&self, variable: &Variable) -> Option<&str> {
+        match self.values.get(variable.name) {
+            Some(value) if variable.secret || may_hold_a_secret(value) => Some(HIDDEN),
+            Some(value) => Some(value),
+            None => variable.default,
+        }
+    }
+
+    pub(super) fn section<T: DeserializeOwned>(&self) -> T {
+        let pairs = self.values.iter().map(|(k, v)| (k.clone(), v.clone()));
+        envy::from_iter(pairs).expect("a section has only optional strings, which any text fits")
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in pairs {
+            environment.set(name, value);
+        }
+        environment
+    }
+}

@@ -1,0 +1,311 @@
+//! The sections: what envy reads of each, and how its values are typed and checked against each other.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::Deserialize;
+
+use super::{
+    Auth, ClusteringPolicy, CredentialChoice, CredentialName, Environment, Http, Identity,
+    LogFormat, Redis, Roots, Warning, fault::Parser, parse, variables::known,
+};
+use crate::secret::Secret;
+
+// What envy reads: every field is optional text, so that reading a section cannot fail and our own parser can report
+// every fault instead of the first. The field names are the variables' names.
+
+#[derive(Deserialize)]
+pub(super) struct HttpVariables {
+    host: Option<String>,
+    port: Option<String>,
+    admin_port: Option<String>,
+    request_timeout: Option<String>,
+    max_concurrent_requests: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RedisVariables {
+    redis_endpoint: Option<String>,
+    redis_clustering_policy: Option<String>,
+    redis_auth: Option<String>,
+    redis_tls: Option<String>,
+    redis_key: Option<String>,
+    redis_ca_file: Option<String>,
+    redis_pool_size: Option<String>,
+    redis_connect_timeout: Option<String>,
+    redis_command_timeout: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct IdentityVariables {
+    ssl_cert_file: Option<String>,
+    ssl_cert_dir: Option<String>,
+    redis_scope: Option<String>,
+    redis_username: Option<String>,
+    azure_token_credentials: Option<String>,
+    azure_tenant_id: Option<String>,
+    azure_client_id: Option<String>,
+    azure_client_secret: Option<String>,
+    azure_federated_token_file: Option<String>,
+    azure_authority_host: Option<String>,
+    identity_endpoint: Option<String>,
+    identity_header: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ServiceVariables {
+    pub(super) sample_key: Option<String>,
+    pub(super) log_format: Option<String>,
+    pub(super) rust_log: Option<String>,
+    pub(super) drain_delay: Option<String>,
+    pub(super) drain_timeout: Option<String>,
+}
+
+pub(super) fn http(parser: &mut Parser, raw: HttpVariables) -> Http {
+    let host: IpAddr = parser.defaulted("HOST", raw.host, parse::ip_address);
+    let port = parser.defaulted("PORT", raw.port, parse::port);
+    let admin_port = parser.optional("ADMIN_PORT", raw.admin_port, |text| {
+        match parse::port(text)? {
+            same if same == port && same != 0 => Err("a port other than PORT"),
+            other => Ok(other),
+        }
+    });
+    Http {
+        public: SocketAddr::new(host, port),
+        admin: admin_port.map(|port| SocketAddr::new(host, port)),
+        request_timeout: parser.defaulted("REQUEST_TIMEOUT", raw.request_timeout, parse::duration),
+        max_concurrent_requests: parser.defaulted(
+            "MAX_CONCURRENT_REQUESTS",
+            raw.max_concurrent_requests,
+            parse::count,
+        ),
+    }
+}
+
+pub(super) fn redis(
+    parser: &mut Parser,
+    raw: RedisVariables,
+    roots: Roots,
+    warnings: &mut Vec<Warning>,
+) -> Option<Redis> {
+    if raw.redis_endpoint.is_none() {
+        parser.fault(
+            "REDIS_ENDPOINT",
+            None,
+            "host[:port] of the cache, such as NAME.REGION.redis.azure.net",
+        );
+    }
+    let endpoint = parser.optional("REDIS_ENDPOINT", raw.redis_endpoint, parse::endpoint);
+    let clustering_policy = parser.defaulted(
+        "REDIS_CLUSTERING_POLICY",
+        raw.redis_clustering_policy,
+        clustering_policy,
+    );
+    if clustering_policy == ClusteringPolicy::OssCluster {
+        parser.fault(
+            "REDIS_CLUSTERING_POLICY",
+            Some("OSSCluster"),
+            "Auto, EnterpriseCluster or NoCluster: this version reaches one endpoint and cannot follow a cluster's nodes",
+        );
+    }
+    // The three that sign in are written like `AuthName` first, because `key` is complete only with REDIS_KEY.
+    let tls = parser.defaulted("REDIS_TLS", raw.redis_tls, parse::boolean);
+    let auth = parser.defaulted("REDIS_AUTH", raw.redis_auth, auth_name);
+    let key = raw.redis_key.map(Secret::new);
+    if key.is_some() && auth != AuthName::Key {
+        warnings.push(Warning::UnusedKey);
+    }
+    let auth = match (auth, key) {
+        (AuthName::Entra, _) => {
+            if !tls {
+                parser.fault(
+                    "REDIS_TLS",
+                    Some("false"),
+                    "true while REDIS_AUTH is entra: a token never travels in the clear",
+                );
+            }
+            Auth::Entra
+        }
+        (AuthName::Key, Some(key)) => Auth::Key(key),
+        (AuthName::Key, None) => {
+            parser.fault(
+                "REDIS_KEY",
+                None,
+                "the access key, because REDIS_AUTH is key",
+            );
+            Auth::None
+        }
+        (AuthName::None, _) => Auth::None,
+    };
+    let ca_file = parser.optional("REDIS_CA_FILE", raw.redis_ca_file, existing_file);
+    let pool_size = parser.defaulted("REDIS_POOL_SIZE", raw.redis_pool_size, parse::pool_size);
+    let connect_timeout = parser.defaulted(
+        "REDIS_CONNECT_TIMEOUT",
+        raw.redis_connect_timeout,
+        parse::duration,
+    );
+    let command_timeout = parser.defaulted(
+        "REDIS_COMMAND_TIMEOUT",
+        raw.redis_command_timeout,
+        parse::duration,
+    );
+    Some(Redis {
+        endpoint: endpoint?,
+        clustering_policy,
+        auth,
+        tls,
+        ca_file,
+        roots,
+        pool_size,
+        connect_timeout,
+        command_timeout,
+    })
+}
+
+pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity {
+    Identity {
+        choice: parser
+            .optional(
+                "AZURE_TOKEN_CREDENTIALS",
+                raw.azure_token_credentials,
+                credential_choice,
+            )
+            .unwrap_or(CredentialChoice::Any),
+        tenant_id: raw.azure_tenant_id,
+        client_id: raw.azure_client_id,
+        client_secret: raw.azure_client_secret.map(Secret::new),
+        federated_token_file: raw.azure_federated_token_file.map(PathBuf::from),
+        authority_host: parser.defaulted(
+            "AZURE_AUTHORITY_HOST",
+            raw.azure_authority_host,
+            parse::authority,
+        ),
+        has_identity_endpoint: raw.identity_endpoint.is_some() && raw.identity_header.is_some(),
+        scope: parser.defaulted("REDIS_SCOPE", raw.redis_scope, parse::scope),
+        username: raw.redis_username,
+        roots: Roots {
+            file: parser.optional("SSL_CERT_FILE", raw.ssl_cert_file, existing_file),
+            directory: raw.ssl_cert_dir.map(PathBuf::from),
+        },
+    }
+}
+
+/// A credential asked for by name must have what it needs: waiting for it to appear would be waiting for ever.
+pub(super) fn check_named_credential(parser: &mut Parser, identity: &Identity) {
+    let CredentialChoice::Only(name) = identity.choice else {
+        return;
+    };
+    let mut need = |variable, is_there: bool, expected| {
+        if !is_there {
+            parser.fault(variable, None, expected);
+        }
+    };
+    match name {
+        CredentialName::EnvironmentCredential => {
+            let expected = "a value, because AZURE_TOKEN_CREDENTIALS is EnvironmentCredential";
+            need("AZURE_TENANT_ID", identity.tenant_id.is_some(), expected);
+            need("AZURE_CLIENT_ID", identity.client_id.is_some(), expected);
+            need(
+                "AZURE_CLIENT_SECRET",
+                identity.client_secret.is_some(),
+                expected,
+            );
+        }
+        CredentialName::WorkloadIdentityCredential => {
+            let expected = "the value that the workload identity webhook sets: the pod needs the label azure.workload.identity/use: \"true\" and its service account the annotation azure.workload.identity/client-id";
+            need("AZURE_TENANT_ID", identity.tenant_id.is_some(), expected);
+            need("AZURE_CLIENT_ID", identity.client_id.is_some(), expected);
+            need(
+                "AZURE_FEDERATED_TOKEN_FILE",
+                identity.federated_token_file.is_some(),
+                expected,
+            );
+        }
+        // Managed identity may be IMDS, which no variable announces; the command-line tools have their own sign-in.
+        CredentialName::ManagedIdentityCredential
+        | CredentialName::AzureCliCredential
+        | CredentialName::AzureDeveloperCliCredential => {}
+    }
+}
+
+pub(super) fn unknown_variables(environment: &Environment) -> Vec<Warning> {
+    // Kubernetes sets these by itself where a Service is called `redis` ("Discovering services").
+    let from_kubernetes =
+        |name: &str| name.starts_with("REDIS_SERVICE_") || name.starts_with("REDIS_PORT");
+    environment
+        .values
+        .keys()
+        .filter(|name| name.starts_with("REDIS_") && known(name).is_none())
+        .filter(|name| !from_kubernetes(name))
+        .map(|name| Warning::UnknownVariable(name.clone()))
+        .collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AuthName {
+    Entra,
+    Key,
+    None,
+}
+
+fn auth_name(text: &str) -> Result<AuthName, &'static str> {
+    let choices = [
+        ("entra", AuthName::Entra),
+        ("key", AuthName::Key),
+        ("none", AuthName::None),
+    ];
+    parse::choice(text, &choices, "entra, key or none")
+}
+
+fn clustering_policy(text: &str) -> Result<ClusteringPolicy, &'static str> {
+    let choices = [
+        ("Auto", ClusteringPolicy::Auto),
+        ("OSSCluster", ClusteringPolicy::OssCluster),
+        ("EnterpriseCluster", ClusteringPolicy::EnterpriseCluster),
+        ("NoCluster", ClusteringPolicy::NoCluster),
+    ];
+    parse::choice(
+        text,
+        &choices,
+        "Auto, OSSCluster, EnterpriseCluster or NoCluster",
+    )
+}
+
+fn credential_choice(text: &str) -> Result<CredentialChoice, &'static str> {
+    let named = CredentialName::ALL.map(|name| (name.as_str(), CredentialChoice::Only(name)));
+    let groups = [
+        ("prod", CredentialChoice::Production),
+        ("dev", CredentialChoice::Development),
+    ];
+    let choices: Vec<_> = groups.into_iter().chain(named).collect();
+    parse::choice(
+        text,
+        &choices,
+        "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential, AzureCliCredential or AzureDeveloperCliCredential",
+    )
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    let choices = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    parse::choice(text, &choices, "json or text")
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, &'static str> {
+    #[cfg(feature = "service")]
+    if tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .is_err()
+    {
+        return Err("tracing directives such as info or entra_redis=debug,info");
+    }
+    Ok(text.to_owned())
+}
+
+fn existing_file(text: &str) -> Result<PathBuf, &'static str> {
+    match std::fs::File::open(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(_) => Err("the path of a file that can be read"),
+    }
+}

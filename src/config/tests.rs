@@ -1,0 +1,120 @@
+//! Whole environments in, configurations or faults out.
+
+use super::{variables::known, *};
+
+fn config(pairs: &[(&str, &str)]) -> Result<Config, Error> {
+    Config::new(&pairs.iter().copied().collect())
+}
+
+#[test]
+fn the_endpoint_is_all_one_must_give() {
+    let config = config(&[("REDIS_ENDPOINT", "c.r.redis.azure.net")]).expect("it is complete");
+    assert_eq!(config.http.public.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.http.admin, None);
+    assert_eq!(config.redis.auth, Auth::Entra);
+    assert_eq!(
+        config.redis.endpoint.to_string(),
+        "c.r.redis.azure.net:10000"
+    );
+    assert_eq!(config.sample.key, "PreviousVisitTime");
+    assert_eq!(config.drain.timeout, Duration::from_secs(20));
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn every_fault_is_listed_at_once_in_the_tables_order() {
+    let error = config(&[
+        ("DRAIN_TIMEOUT", "0s"),
+        ("PORT", "eighty"),
+        ("REDIS_AUTH", "password"),
+        ("REDIS_POOL_SIZE", "0"),
+        ("AZURE_AUTHORITY_HOST", "http://localhost"),
+    ])
+    .expect_err("six faults");
+    let variables: Vec<_> = error.faults().iter().map(|f| f.variable).collect();
+    assert_eq!(
+        variables,
+        [
+            "PORT",
+            "REDIS_ENDPOINT",
+            "REDIS_AUTH",
+            "REDIS_POOL_SIZE",
+            "AZURE_AUTHORITY_HOST",
+            "DRAIN_TIMEOUT"
+        ]
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("PORT: met `eighty`, expected a port")
+    );
+}
+
+#[test]
+fn a_token_never_travels_in_the_clear() {
+    let pairs = [("REDIS_ENDPOINT", "localhost:6379"), ("REDIS_TLS", "false")];
+    let error = config(&pairs).expect_err("refused with entra");
+    assert_eq!(error.faults()[0].variable, "REDIS_TLS");
+    let without = [pairs[0], pairs[1], ("REDIS_AUTH", "none")];
+    assert!(!config(&without).expect("fine without a token").redis.tls);
+}
+
+#[test]
+fn empty_means_unset() {
+    let config = config(&[
+        ("REDIS_ENDPOINT", "localhost:6379"),
+        ("AZURE_CLIENT_ID", ""),
+        ("PORT", ""),
+    ])
+    .expect("nothing is wrong");
+    assert_eq!(config.identity.client_id, None);
+    assert_eq!(config.http.public.port(), 8080);
+}
+
+#[test]
+fn a_key_is_needed_with_key_and_noticed_without() {
+    let endpoint = ("REDIS_ENDPOINT", "localhost:6379");
+    let error = config(&[endpoint, ("REDIS_AUTH", "key")]).expect_err("no key");
+    assert_eq!(error.faults()[0].variable, "REDIS_KEY");
+    let config = config(&[endpoint, ("REDIS_KEY", "k"), ("REDIS_TSL", "true")]).expect("fine");
+    assert_eq!(
+        config.warnings,
+        [
+            Warning::UnknownVariable("REDIS_TSL".to_owned()),
+            Warning::UnusedKey
+        ]
+    );
+}
+
+#[test]
+fn a_named_credential_must_be_complete() {
+    let error = config(&[
+        ("REDIS_ENDPOINT", "localhost:6379"),
+        ("AZURE_TOKEN_CREDENTIALS", "workloadidentitycredential"),
+        ("AZURE_CLIENT_ID", "app"),
+    ])
+    .expect_err("two are missing");
+    let variables: Vec<_> = error.faults().iter().map(|f| f.variable).collect();
+    assert_eq!(variables, ["AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"]);
+}
+
+#[test]
+fn kubernetes_own_variables_are_no_slip() {
+    let config = config(&[
+        ("REDIS_ENDPOINT", "localhost:6379"),
+        ("REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("REDIS_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
+    ])
+    .expect("fine");
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn secrets_are_hidden_where_values_are_shown() {
+    let environment: Environment = [("REDIS_KEY", "k3y"), ("PORT", "1")].into_iter().collect();
+    let shown = |name| environment.shown(known(name).expect("it is known"));
+    assert_eq!(shown("REDIS_KEY"), Some("(hidden)"));
+    assert_eq!(shown("PORT"), Some("1"));
+    assert_eq!(shown("HOST"), Some("0.0.0.0"));
+    assert_eq!(shown("REDIS_ENDPOINT"), None);
+}

@@ -16,7 +16,7 @@ use crate::{
     http::{self, Context, Limits, RedisCheck, Server},
     identity::{self, AzureCredential},
     lifecycle::{Lifecycle, Phase},
-    redis::{self, Pool, SignIn},
+    redis::{self, Pool},
     telemetry::Metrics,
 };
 
@@ -129,17 +129,14 @@ impl App {
             admin,
             routes,
         } = self;
-        let sign_in = match &config.redis.auth {
-            Auth::Entra => SignIn::Entra(Arc::new(AzureCredential::new(config.identity.clone())?)),
-            Auth::Key(key) => SignIn::Key(key.clone()),
-            Auth::None => SignIn::None,
-        };
+        let mut pool = Pool::from_config(config.redis.clone());
+        if config.redis.auth == Auth::Entra {
+            pool = pool.token_source(Arc::new(AzureCredential::new(config.identity.clone())?));
+        }
+        let pool = pool.build()?;
         for warning in &config.warnings {
             warn!("{warning}");
         }
-        let pool = Pool::from_config(config.redis.clone())
-            .sign_in(sign_in)
-            .build()?;
         let lifecycle = Lifecycle::default();
         let (check, redis) = RedisCheck::new(pool.clone());
 
@@ -158,13 +155,13 @@ impl App {
         spawn(Box::pin(async move { match upkeep.await {} }));
 
         let routers = http::routers(
-            Context {
+            Arc::new(Context {
                 pool: pool.clone(),
-                sample_key: config.sample.key.as_str().into(),
+                sample_key: config.sample.key.clone(),
                 lifecycle: lifecycle.clone(),
                 redis,
                 metrics,
-            },
+            }),
             &Limits {
                 timeout: config.http.request_timeout,
                 concurrency: config.http.max_concurrent_requests,
@@ -180,12 +177,19 @@ impl App {
         );
         // Probes go on until requests have ended; the admin listener closes after the public one.
         let accept_no_more = CancellationToken::new();
-        let public =
-            tokio::spawn(public.run(routers.public, accept_no_more.clone().cancelled_owned()));
+        let serve = |server: Server, router, stop: &CancellationToken| {
+            let guard = task_ended.clone().drop_guard();
+            let stop = stop.clone().cancelled_owned();
+            tokio::spawn(async move {
+                let _guard = guard;
+                server.run(router, stop).await;
+            })
+        };
+        let public = serve(public, routers.public, &accept_no_more);
         let end_admin = CancellationToken::new();
-        let admin = admin.zip(routers.admin).map(|(server, router)| {
-            tokio::spawn(server.run(router, end_admin.clone().cancelled_owned()))
-        });
+        let admin = admin
+            .zip(routers.admin)
+            .map(|(server, router)| serve(server, router, &end_admin));
         lifecycle.enter(Phase::Serving);
 
         let ended_well = tokio::select! {

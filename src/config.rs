@@ -89,25 +89,37 @@ impl Redis {
     /// `endpoint` with the defaults of all other variables.
     pub fn new(endpoint: Endpoint) -> Self {
         let mut parser = Parser { faults: Vec::new() };
-        let mut environment = Environment::default();
-        environment.set("REDIS_ENDPOINT", endpoint.to_string());
-        redis(
+        let environment = Environment::from_iter([("REDIS_ENDPOINT", "localhost:1")]);
+        let defaults = redis(
             &mut parser,
             environment.section(),
             Roots::default(),
             &mut Vec::new(),
-        )
-        .expect("an endpoint is all that is needed")
+        );
+        Self {
+            endpoint,
+            ..defaults.expect("an endpoint is all that is needed")
+        }
     }
 }
 
 /// A host name and a port; the name is what the certificate is checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
     /// DNS name or IP address, in lower case, without brackets.
-    pub host: String,
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// TCP port.
-    pub port: u16,
+    pub fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl std::str::FromStr for Endpoint {

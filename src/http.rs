@@ -29,12 +29,11 @@ pub use self::{
 use crate::{lifecycle::Lifecycle, redis::Pool, telemetry::Metrics};
 
 /// What handlers can reach.
-#[derive(Clone)]
 pub struct Context {
     /// The way to Redis.
     pub pool: Pool,
     /// What `/sample` reads and writes.
-    pub sample_key: Arc<str>,
+    pub sample_key: String,
     /// Where the process stands.
     pub lifecycle: Lifecycle,
     /// What the background check of Redis found.
@@ -52,7 +51,12 @@ pub struct Routers {
 }
 
 /// Puts the routers together. `more` are routes of the caller's own: they get the same limits, layers and errors.
-pub fn routers(context: Context, limits: &Limits, separate_admin: bool, more: Router) -> Routers {
+pub fn routers(
+    context: Arc<Context>,
+    limits: &Limits,
+    separate_admin: bool,
+    more: Router,
+) -> Routers {
     let lifecycle = context.lifecycle.clone();
     let mut documented = public_routes();
     if !separate_admin {
@@ -84,13 +88,13 @@ pub fn document() -> utoipa::openapi::OpenApi {
     openapi::document(public_routes().merge(admin_routes()).into_openapi())
 }
 
-fn public_routes() -> OpenApiRouter<Context> {
+fn public_routes() -> OpenApiRouter<Arc<Context>> {
     let (schemas, paths, sample) = routes!(sample::sample);
     let sample = sample.head(sample::refuse).fallback(sample::refuse);
     OpenApiRouter::new().routes((schemas, paths, sample))
 }
 
-fn admin_routes() -> OpenApiRouter<Context> {
+fn admin_routes() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new()
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

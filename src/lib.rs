@@ -2,13 +2,13 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use entra_redis::{config::{Config, Environment}, identity::AzureCredential, redis::{Pool, SignIn}};
+//! use entra_redis::{config::{Config, Environment}, identity::AzureCredential, redis::Pool};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::new(&Environment::from_process())?;
 //! let credential = Arc::new(AzureCredential::new(config.identity)?);
 //! let pool = Pool::builder("cache.westeurope.redis.azure.net".parse()?)
-//!     .sign_in(SignIn::Entra(credential))
+//!     .token_source(credential)
 //!     .build()?;
 //! let mut connection = pool.get().await?;
 //! let visits: u64 = redis::cmd("INCR").arg("visits").query_async(&mut connection).await?;

@@ -102,18 +102,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a future to its end in a runtime of its own.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(future);
+    // A name that is being resolved holds a thread until DNS gives up, which must not hold up the exit.
+    runtime.shutdown_background();
+    result
 }
 
 fn serve(environment: &Environment) -> anyhow::Result<()> {
     let config = Config::new(environment)?;
     telemetry::start_logging(&config.telemetry);
     let metrics = app::install_metrics().context("cannot set up metrics")?;
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
         let app = App::bind(config, metrics).await?;
         Ok(app.run(stop).await?)
@@ -176,8 +181,9 @@ fn healthcheck(environment: &Environment) -> anyhow::Result<()> {
             .await?
             .error_for_status()
     };
-    runtime()?
-        .block_on(ask)
-        .map(|_| ())
-        .with_context(|| format!("no good answer from http://{address}/healthz"))
+    block_on(async {
+        let answer: reqwest::Result<_> = ask.await;
+        answer.with_context(|| format!("no good answer from http://{address}/healthz"))?;
+        Ok(())
+    })
 }

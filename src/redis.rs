@@ -22,12 +22,16 @@ mod pool;
 mod reauth;
 
 pub use self::{
-    builder::{BuildError, Builder, SignIn},
+    builder::{BuildError, Builder},
     connection::Connection,
     connector::Step,
-    error::{ConnectError, Error},
+    error::{ConnectError, Error, Refusal},
     pool::{Pool, Status},
 };
+
+/// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another
+/// version.
+pub use ::redis as driver;
 
 /// The instruments of this module; names are an interface.
 pub(crate) mod instruments {

@@ -15,7 +15,7 @@ use entra_redis::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{print, runtime};
+use crate::{block_on, print};
 
 /// Options of both commands.
 #[derive(Args)]
@@ -56,7 +56,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> anyhow::Result<()> {
     environment.set_default("HOST", "127.0.0.1");
     let host = Http::new(&environment)?.public.ip();
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
         let emulator = Emulator::bind(emulator::Options {
             identity_port: options.identity_port,
@@ -73,9 +73,11 @@ pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> 
             .collect();
         print(&lines.join("\n"))?;
         let end = CancellationToken::new();
-        let running = tokio::spawn(emulator.run(end.clone()));
-        stop.await;
-        end.cancel();
+        let mut running = tokio::spawn(emulator.run(end.clone()));
+        tokio::select! {
+            () = stop => end.cancel(),
+            ended = &mut running => return ended.context("the emulator failed"),
+        }
         running.await.context("the emulator failed")
     })
 }
@@ -86,7 +88,7 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
     environment.set_default("DRAIN_DELAY", "0s"); // no load balancer must notice
     environment.set_default("LOG_FORMAT", "text");
     let host = Http::new(&environment)?.public.ip();
-    runtime()?.block_on(async {
+    block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
         let emulator = Emulator::bind(options.emulator(host))
             .await

@@ -85,6 +85,13 @@ impl Problem {
         "The service has no connection to Redis. It keeps trying to open one.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
+    const CONNECTION_LOST: Self = Self::new(
+        "urn:entra-redis:problem:connection-lost",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Connection lost",
+        "The connection to Redis ended before the answer. Whether the request had an effect is unknown.",
+    )
+    .retry_after(1);
     const SIGN_IN_REFUSED: Self = Self::new(
         "urn:entra-redis:problem:sign-in-refused",
         StatusCode::SERVICE_UNAVAILABLE,
@@ -143,10 +150,14 @@ impl From<&redis::Error> for Problem {
         match error {
             redis::Error::NoToken => Self::NO_TOKEN,
             redis::Error::Unavailable(error) => match **error {
-                redis::ConnectError::SignIn { .. } => Self::SIGN_IN_REFUSED,
+                // Without a code it was not refused: it was not answered.
+                redis::ConnectError::SignIn { ref source, .. } if source.code().is_some() => {
+                    Self::SIGN_IN_REFUSED
+                }
                 _ => Self::REDIS_UNAVAILABLE,
             },
-            redis::Error::Closed | redis::Error::OutcomeUnknown(_) => Self::REDIS_UNAVAILABLE,
+            redis::Error::Opening | redis::Error::Closed => Self::REDIS_UNAVAILABLE,
+            redis::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,
             redis::Error::TimedOut(_) => Self::TIMED_OUT,
             redis::Error::Command(_) => Self::REDIS_REFUSED,
         }

@@ -18,7 +18,7 @@ use axum::{
 use metrics::{Gauge, counter, gauge, histogram};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info_span, warn};
 
 use super::{error::Problem, instruments};
 use crate::lifecycle::{Lifecycle, Phase};
@@ -48,20 +48,20 @@ pub(super) fn outer(router: Router, lifecycle: &Lifecycle) -> Router {
             Problem::PANICKED.into_response()
         }))
         .layer(from_fn_with_state(
-            Observer {
+            Arc::new(Observer {
                 lifecycle: lifecycle.clone(),
                 active: gauge!(instruments::ACTIVE),
-            },
+            }),
             observe,
         ))
 }
 
 /// Layer 4.
 pub(super) fn limited(router: Router, limits: &Limits) -> Router {
-    let limiter = Limiter {
+    let limiter = Arc::new(Limiter {
         timeout: limits.timeout,
-        permits: Arc::new(Semaphore::new(limits.concurrency)),
-    };
+        permits: Semaphore::new(limits.concurrency),
+    });
     router.route_layer(from_fn_with_state(limiter, limit))
 }
 
@@ -84,14 +84,13 @@ pub(super) fn fold_case<B>(mut request: axum::http::Request<B>) -> axum::http::R
     request
 }
 
-#[derive(Clone)]
 struct Observer {
     lifecycle: Lifecycle,
     active: Gauge,
 }
 
 async fn observe(
-    State(observer): State<Observer>,
+    State(observer): State<Arc<Observer>>,
     route: Option<MatchedPath>,
     request: Request,
     next: Next,
@@ -106,7 +105,7 @@ async fn observe(
         http.route = route.as_ref().map(MatchedPath::as_str),
         http.request.id = id.to_str().unwrap_or_default(),
     );
-    let active = Active::new(observer.active);
+    let active = Active::new(&observer.active);
     let mut response = next.run(request).instrument(span).await;
     drop(active);
 
@@ -129,16 +128,16 @@ async fn observe(
 }
 
 /// Counts a request as active until dropped, so that one given up by its client is not counted for ever.
-struct Active(Gauge);
+struct Active<'a>(&'a Gauge);
 
-impl Active {
-    fn new(gauge: Gauge) -> Self {
+impl<'a> Active<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
     }
 }
 
-impl Drop for Active {
+impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
@@ -182,13 +181,12 @@ fn status_label(status: StatusCode) -> metrics::SharedString {
     }
 }
 
-#[derive(Clone)]
 struct Limiter {
     timeout: Duration,
-    permits: Arc<Semaphore>,
+    permits: Semaphore,
 }
 
-async fn limit(State(limiter): State<Limiter>, request: Request, next: Next) -> Response {
+async fn limit(State(limiter): State<Arc<Limiter>>, request: Request, next: Next) -> Response {
     let Ok(_permit) = limiter.permits.try_acquire() else {
         counter!(instruments::SHED).increment(1);
         return Problem::OVERLOADED.into_response();
@@ -202,7 +200,13 @@ async fn limit(State(limiter): State<Limiter>, request: Request, next: Next) -> 
     }
     match tokio::time::timeout(limiter.timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::TIMED_OUT.into_response(),
+        Err(_) => {
+            warn!(
+                timeout_s = limiter.timeout.as_secs_f64(),
+                "a request was not answered within its deadline"
+            );
+            Problem::TIMED_OUT.into_response()
+        }
     }
 }
 

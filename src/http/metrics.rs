@@ -1,5 +1,7 @@
 //! `GET /metrics`: what was measured, in Prometheus' text format.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::header,
@@ -19,7 +21,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
     tag = "operations",
     responses((status = 200, description = "Prometheus text", body = String, content_type = CONTENT_TYPE))
 )]
-pub(super) async fn metrics(State(context): State<Context>) -> Response {
+pub(super) async fn metrics(State(context): State<Arc<Context>>) -> Response {
     (
         [(header::CONTENT_TYPE, CONTENT_TYPE)],
         context.metrics.render(),

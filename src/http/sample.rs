@@ -2,6 +2,8 @@
 //!
 //! One atomic round trip: `SET key now GET` (Redis command SET) writes this visit and answers with the one before.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -42,10 +44,10 @@ pub(super) struct PreviousVisit {
         (status = 504, description = "Redis did not answer in time", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn sample(State(context): State<Context>, headers: HeaderMap) -> Response {
+pub(super) async fn sample(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
     let mut command = redis::cmd("SET");
     command
-        .arg(&*context.sample_key)
+        .arg(&context.sample_key)
         .arg(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S").to_string())
         .arg("GET");
     let previous: Option<Vec<u8>> = match context.pool.query_idempotent(&command).await {

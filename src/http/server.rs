@@ -14,7 +14,9 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
@@ -76,16 +78,26 @@ impl Server {
         let service = TowerToHyperService::new(router.map_request(fold_case));
         let open = GracefulShutdown::new();
         let mut connections = JoinSet::new();
+        let end_silent = CancellationToken::new();
         let serve = |stream: TcpStream, connections: &mut JoinSet<()>| {
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%error, "a connection ended before it began");
-            }
-            let connection = http
-                .serve_connection_with_upgrades(TokioIo::new(stream), service.clone())
-                .into_owned();
-            let connection = open.watch(connection);
+            let (http, service) = (http.clone(), service.clone());
+            let (watcher, end_silent) = (open.watcher(), end_silent.clone());
             connections.spawn(async move {
-                if let Err(error) = connection.await {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "a connection ended before it began");
+                }
+                // hyper-util waits for the first bytes without a limit, and gives a connection up that has not sent any
+                // when it is told to end: so it is handed over only once they are there.
+                let mut first = [0];
+                tokio::select! {
+                    first = timeout(HEADER_LIMIT, stream.peek(&mut first)) => match first {
+                        Ok(Ok(1..)) => {}
+                        Ok(Ok(0) | Err(_)) | Err(_) => return,
+                    },
+                    () = end_silent.cancelled() => return,
+                }
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = watcher.watch(connection).await {
                     debug!(error, "a connection ended with an error");
                 }
             });
@@ -116,13 +128,11 @@ impl Server {
                 }
             }
         }
-        // hyper gives up connections whose first request it has not begun to read. Busy ones end by themselves, because
-        // their answers say `Connection: close`; after this time what is left is idle.
+        // Busy connections end by themselves, because their answers say `Connection: close`, and those accepted last may
+        // bring their first request; after this time what is left is idle.
         let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(FIRST_REQUEST_LIMIT, all_ended)
-            .await
-            .is_err()
-        {
+        if timeout(FIRST_REQUEST_LIMIT, all_ended).await.is_err() {
+            end_silent.cancel();
             open.shutdown().await;
             while connections.join_next().await.is_some() {}
         }

@@ -21,10 +21,7 @@ use azure_identity::{
 };
 use tracing::info;
 
-use super::{
-    claims,
-    source::{AccessToken, Error, Sanitised, TokenSource, Tried},
-};
+use super::source::{AccessToken, Error, Sanitised, TokenSource, Tried};
 use crate::{
     config::{CredentialChoice, CredentialName, Identity},
     secret::Secret,
@@ -34,6 +31,9 @@ use crate::{
 /// Limits of one HTTP request for a token. Connecting is to an address nearby or to Entra ID's front door.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Azure CLI and Azure Developer CLI need seconds to start.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// IMDS answers in milliseconds where it exists; elsewhere its address swallows packets. The limit is the one that the
 /// Azure SDKs' own DefaultAzureCredential probes with.
@@ -186,21 +186,31 @@ impl TokenSource for AzureCredential {
         }
     }
 
+    fn attempt_limit(&self) -> Duration {
+        match self.chosen.get() {
+            None
+            | Some(
+                CredentialName::AzureCliCredential | CredentialName::AzureDeveloperCliCredential,
+            ) => COMMAND_LIMIT,
+            Some(_) => REQUEST_LIMIT,
+        }
+    }
+
     async fn fetch(&self) -> Result<AccessToken, Error> {
         let token = match self.chosen.get() {
             Some(&name) => self.ask(name).await?,
             None => self.choose().await?,
         };
         let secret = Secret::new(token.token.secret());
-        let username = match &self.identity.username {
-            Some(username) => username.clone(),
-            None => claims::object_id(secret.expose())?,
-        };
-        Ok(AccessToken {
-            username,
-            secret,
-            expires_at: token.expires_on.into(),
-        })
+        let expires_at = token.expires_on.into();
+        match &self.identity.username {
+            Some(username) => Ok(AccessToken {
+                username: username.clone(),
+                secret,
+                expires_at,
+            }),
+            None => AccessToken::from_jwt(secret, expires_at),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use metrics::{counter, gauge, histogram};
 use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -28,15 +28,18 @@ use crate::report::Chain;
 const REFRESH_SHARE: f64 = 0.75;
 const REFRESH_SPREAD: f64 = 0.10;
 
-/// One attempt may take this long: Azure CLI needs seconds to start, and Entra ID under load answers within ten.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
-/// … but while a token lives, no more than half of what is left of it, so that a hanging endpoint can be asked again.
+/// While a token lives, an attempt takes no more than half of what is left of it, so that a hanging endpoint can be asked
+/// again, and no less than this.
 const ATTEMPT_LIMIT_FLOOR: Duration = Duration::from_secs(1);
+/// Without one, three attempts of four take no longer than this (or a quarter of what the source may take).
+const ATTEMPT_LIMIT_WITHOUT_TOKEN: Duration = Duration::from_secs(3);
 
 /// Longest wait between attempts while the token held lives.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait without a live token: service must resume within 5 s of Entra's return.
-const LONGEST_WAIT_WITHOUT_TOKEN: Duration = Duration::from_secs(3);
+const LONGEST_WAIT_WITHOUT_TOKEN: Duration = Duration::from_millis(1500);
+/// Longest wait after Redis refused the token held.
+const WAIT_IN_DOUBT: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Keeps a token in force. Made by [`Refresher::new`], driven by [`Refresher::run`].
@@ -44,6 +47,7 @@ pub struct Refresher {
     source: Arc<dyn TokenSource>,
     token: watch::Sender<Option<Arc<Token>>>,
     status: watch::Sender<Status>,
+    doubt: Arc<Notify>,
 }
 
 impl Refresher {
@@ -55,14 +59,17 @@ impl Refresher {
             held: None,
             failure: None,
         });
+        let doubt = Arc::new(Notify::new());
         let refresher = Self {
             source,
             token,
             status,
+            doubt: doubt.clone(),
         };
         let tokens = Tokens {
             token: token_reader,
             status: status_reader,
+            doubt,
         };
         (refresher, tokens)
     }
@@ -72,7 +79,7 @@ impl Refresher {
     pub async fn run(self) -> Infallible {
         let mut failures = 0_u32;
         loop {
-            let wait = match self.attempt().await {
+            let wait = match self.attempt(failures).await {
                 Ok(Outcome::New(token)) => {
                     failures = 0;
                     let wait = wait_before_refresh(token.remaining(), fastrand::f64());
@@ -93,7 +100,12 @@ impl Refresher {
                     wait
                 }
             };
-            sleep(wait).await;
+            let asked = Instant::now();
+            tokio::select! {
+                () = sleep(wait) => {}
+                // A token just issued may be refused for a moment, until Redis knows of it: not asked for at once.
+                () = self.doubt.notified() => sleep_until(asked + wait.min(WAIT_IN_DOUBT)).await,
+            }
         }
     }
 
@@ -106,8 +118,8 @@ impl Refresher {
             .filter(|r| !r.is_zero())
     }
 
-    async fn attempt(&self) -> Result<Outcome, Error> {
-        let limit = attempt_limit(self.live());
+    async fn attempt(&self, failures: u32) -> Result<Outcome, Error> {
+        let limit = attempt_limit(self.source.attempt_limit(), self.live(), failures);
         let started = Instant::now();
         let answer = match timeout(limit, self.source.fetch()).await {
             Ok(answer) => answer,
@@ -192,10 +204,13 @@ enum Outcome {
     Unchanged(Duration),
 }
 
-fn attempt_limit(live: Option<Duration>) -> Duration {
+/// How long one attempt may take, after so many failures in a row.
+fn attempt_limit(longest: Duration, live: Option<Duration>, failures: u32) -> Duration {
     match live {
-        Some(remaining) => (remaining / 2).clamp(ATTEMPT_LIMIT_FLOOR, ATTEMPT_LIMIT),
-        None => ATTEMPT_LIMIT,
+        Some(remaining) => (remaining / 2).max(ATTEMPT_LIMIT_FLOOR).min(longest),
+        // An endpoint that hangs must be left soon, or its return is found late; one that is slow must be given time.
+        None if failures % 4 == 3 => longest,
+        None => longest.min(ATTEMPT_LIMIT_WITHOUT_TOKEN.max(longest / 4)),
     }
 }
 
@@ -265,16 +280,20 @@ mod tests {
 
     #[test]
     fn an_attempt_never_takes_more_than_half_of_what_is_left() {
-        assert_eq!(attempt_limit(None), ATTEMPT_LIMIT);
-        assert_eq!(attempt_limit(Some(HOUR)), ATTEMPT_LIMIT);
+        let limit = |live, failures| attempt_limit(Duration::from_secs(10), live, failures);
+        assert_eq!(limit(Some(HOUR), 0), Duration::from_secs(10));
         assert_eq!(
-            attempt_limit(Some(Duration::from_secs(10))),
+            limit(Some(Duration::from_secs(10)), 7),
             Duration::from_secs(5)
         );
         assert_eq!(
-            attempt_limit(Some(Duration::from_millis(10))),
+            limit(Some(Duration::from_millis(10)), 0),
             ATTEMPT_LIMIT_FLOOR
         );
+        let without: Vec<_> = (0..5)
+            .map(|failures| limit(None, failures).as_secs())
+            .collect();
+        assert_eq!(without, [3, 3, 3, 10, 3]);
     }
 
     /// Hands out what the script says, one entry a call; the last entry repeats.
@@ -320,7 +339,7 @@ mod tests {
                     secret: Secret::new(text),
                     expires_at: SystemTime::now() + life,
                 }),
-                Answer::Fail => Err(Error::Other("refused".into())),
+                Answer::Fail => Err(Error::other(&std::fmt::Error)),
                 Answer::Hang => std::future::pending().await,
             }
         }
@@ -372,6 +391,25 @@ mod tests {
         let again = timeout(HOUR, tokens.changed()).await;
         assert!(again.is_err(), "nothing new was published");
         assert!(source.calls.load(Ordering::SeqCst) > 3, "it was asked for");
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_redis_refused_is_asked_for_anew_within_seconds() {
+        let source = Script::new(&[Answer::Token("a", HOUR), Answer::Token("b", HOUR)]);
+        let (refresher, mut tokens) = Refresher::new(source.clone());
+        let task = tokio::spawn(refresher.run());
+        tokens.changed().await;
+        tokens.newest();
+        let refused = Instant::now();
+        tokens.doubt();
+        tokens.changed().await;
+        assert!(
+            refused.elapsed() <= WAIT_IN_DOUBT,
+            "{:?}",
+            refused.elapsed()
+        );
+        assert_eq!(tokens.newest().expect("it lives").secret.expose(), "b");
         task.abort();
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 
+use super::claims;
 use crate::{report::Chain, secret::Secret};
 
 /// Anything that can get an access token for Redis.
@@ -17,6 +18,11 @@ use crate::{report::Chain, secret::Secret};
 pub trait TokenSource: Send + Sync + 'static {
     /// The credential's name as Azure writes it, or your own: a fixed word, since it becomes a metric's label.
     fn name(&self) -> &'static str;
+
+    /// How long one call of [`TokenSource::fetch`] may take at the longest; it is given less where less is left.
+    fn attempt_limit(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 
     /// Gets a token. "The same token again" is an answer, not an error.
     ///
@@ -34,6 +40,20 @@ pub struct AccessToken {
     pub secret: Secret,
     /// When it ends, by this machine's clock.
     pub expires_at: SystemTime,
+}
+
+impl AccessToken {
+    /// A token from Entra ID, whose `oid` claim is the user name.
+    ///
+    /// # Errors
+    /// The text is not a JWT, or has no such claim.
+    pub fn from_jwt(secret: Secret, expires_at: SystemTime) -> Result<Self, Error> {
+        Ok(Self {
+            username: claims::object_id(secret.expose())?,
+            secret,
+            expires_at,
+        })
+    }
 }
 
 /// Why there is no token.
@@ -66,9 +86,9 @@ pub enum Error {
         #[source]
         source: Sanitised,
     },
-    /// A caller's own source failed.
+    /// A caller's own source failed; see [`Error::other`].
     #[error("the token source failed")]
-    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Other(#[source] Sanitised),
     /// The token is not a JWT, so that the user name cannot be read from it.
     #[error("the token is not a JWT: set REDIS_USERNAME to the object id it was issued to")]
     NotAJwt,
@@ -116,6 +136,11 @@ impl FailureKind {
 }
 
 impl Error {
+    /// For a source of your own: takes the error's text, without anything that looks like a token.
+    pub fn other(error: &dyn std::error::Error) -> Self {
+        Self::Other(Sanitised::new(error))
+    }
+
     /// The kind of this failure.
     pub fn kind(&self) -> FailureKind {
         match self {

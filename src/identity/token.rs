@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::source::FailureKind;
 use crate::secret::Secret;
@@ -73,6 +76,7 @@ impl Status {
 pub struct Tokens {
     pub(super) token: watch::Receiver<Option<Arc<Token>>>,
     pub(super) status: watch::Receiver<Status>,
+    pub(super) doubt: Arc<Notify>,
 }
 
 impl Tokens {
@@ -92,6 +96,12 @@ impl Tokens {
         if self.token.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Says that Redis refused the newest token, so that a new one is asked for soon: Redis' verdict counts, not our
+    /// clock, which stands still while a machine is suspended.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
     }
 
     /// The credential as it may be shown.

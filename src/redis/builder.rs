@@ -11,38 +11,48 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connector::{Connector, Credentials},
-    maintainer::{Availability, Maintainer, Shared},
+    maintainer::{Availability, Ending, Maintainer, Shared},
     manager::{Manager, Objects},
     pool::{Inner, OPERATIONS, Pool},
 };
 use crate::{
-    config,
+    config::{self, Auth},
     identity::{Refresher, TokenSource},
     secret::Secret,
     tls,
 };
 
-/// How connections sign in.
-pub enum SignIn {
-    /// With tokens from this source, refreshed and renewed in place.
-    Entra(Arc<dyn TokenSource>),
-    /// With an access key, as the default user.
-    Key(Secret),
-    /// Not at all.
-    None,
-}
-
 /// Puts a [`Pool`] together.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
-    pub(super) config: config::Redis,
-    pub(super) sign_in: SignIn,
+    config: config::Redis,
+    source: Option<Arc<dyn TokenSource>>,
 }
 
 impl Builder {
-    /// How connections sign in; without it they do not.
-    pub fn sign_in(mut self, sign_in: SignIn) -> Self {
-        self.sign_in = sign_in;
+    pub(super) fn new(config: config::Redis) -> Self {
+        Self {
+            config,
+            source: None,
+        }
+    }
+
+    /// Signs in with tokens from this source, refreshed and renewed in place.
+    pub fn token_source(mut self, source: Arc<dyn TokenSource>) -> Self {
+        self.config.auth = Auth::Entra;
+        self.source = Some(source);
+        self
+    }
+
+    /// Signs in with an access key, as the default user.
+    pub fn access_key(mut self, key: Secret) -> Self {
+        self.config.auth = Auth::Key(key);
+        self
+    }
+
+    /// Does not sign in.
+    pub fn no_sign_in(mut self) -> Self {
+        self.config.auth = Auth::None;
         self
     }
 
@@ -58,9 +68,9 @@ impl Builder {
         self
     }
 
-    /// Shared connections, at least one; default 2.
+    /// Shared connections, 1 to 256; default 2. A number outside is taken as the nearest inside.
     pub fn size(mut self, connections: usize) -> Self {
-        self.config.pool_size = connections.max(1);
+        self.config.pool_size = connections.clamp(1, 256);
         self
     }
 
@@ -79,13 +89,14 @@ impl Builder {
     /// Starts the pool's tasks; connections open in the background, nothing is waited for.
     ///
     /// # Errors
-    /// TLS cannot be set up, or a token would travel in the clear.
+    /// TLS cannot be set up, a token would travel in the clear, or tokens are to be used and nobody was named who has
+    /// them.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Pool, BuildError> {
-        let Self { config, sign_in } = self;
-        if let (false, SignIn::Entra(_)) = (config.tls, &sign_in) {
+        let Self { config, source } = self;
+        if !config.tls && config.auth == Auth::Entra {
             return Err(BuildError::TokenInTheClear);
         }
         let tls = match config.tls {
@@ -100,8 +111,8 @@ impl Builder {
         let tasks = TaskTracker::new();
         let attention = Arc::new(Notify::new());
 
-        let (credentials, tokens) = match sign_in {
-            SignIn::Entra(source) => {
+        let (credentials, tokens) = match (config.auth, source) {
+            (Auth::Entra, Some(source)) => {
                 let (refresher, tokens) = Refresher::new(source);
                 let guard = ended.clone().drop_guard();
                 tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -110,11 +121,12 @@ impl Builder {
                 }));
                 (Credentials::Entra(tokens.clone()), Some(tokens))
             }
-            SignIn::Key(key) => (Credentials::Key(key), None),
-            SignIn::None => (Credentials::None, None),
+            (Auth::Entra, None) => return Err(BuildError::NoTokenSource),
+            (Auth::Key(key), _) => (Credentials::Key(key), None),
+            (Auth::None, _) => (Credentials::None, None),
         };
         let connector = Connector {
-            endpoint: config.endpoint,
+            endpoint: config.endpoint.clone(),
             tls,
             credentials,
             connect_timeout: config.connect_timeout,
@@ -131,6 +143,7 @@ impl Builder {
             availability: watch::Sender::new(Availability::Opening),
         });
         let maintainer = Maintainer {
+            endpoint: config.endpoint,
             objects: objects.clone(),
             size: config.pool_size,
             shared: shared.clone(),
@@ -138,14 +151,21 @@ impl Builder {
             tokens: tokens.clone(),
         };
         let guard = ended.clone().drop_guard();
-        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+        let cancelled = stop.clone();
+        let ending = Ending {
+            shared: shared.clone(),
+            objects,
+        };
+        tasks.spawn(async move {
+            // In this order: first the maintainer ends, then what it published.
             let _guard = guard;
-            maintainer.run().await;
-        }));
+            let _ending = ending;
+            cancelled.run_until_cancelled(maintainer.run()).await;
+        });
         Ok(Pool(Arc::new(Inner {
             shared,
-            objects,
             size: config.pool_size,
+            patience: config.command_timeout,
             next: AtomicUsize::new(0),
             tokens,
             durations: [const { OnceLock::new() }; OPERATIONS.len()],
@@ -164,6 +184,9 @@ pub enum BuildError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS for Redis")]
     Tls(#[from] tls::Error),
+    /// Sign-in is by token and no source of tokens was given.
+    #[error("no token source: name one, or sign in with an access key or not at all")]
+    NoTokenSource,
     /// TLS is off and the sign-in is by token.
     #[error("a token never travels in the clear: sign in with tokens only over TLS")]
     TokenInTheClear,

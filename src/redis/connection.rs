@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -11,18 +11,18 @@ use std::{
 
 use metrics::counter;
 use redis::{
-    Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    Cmd, Pipeline, RedisError, RedisFuture, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
-use tokio::{
-    sync::{Notify, watch},
-    task::AbortHandle,
-    time::Instant,
-};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::instruments;
 use crate::identity::Token;
+
+/// Commands that go unanswered for this long, with no answer between them, end their connection. Longer than a slow
+/// moment of Redis, shorter than an operator's patience.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// A connection to Redis that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 ///
@@ -81,7 +81,12 @@ pub(super) struct Life {
     opened: AtomicBool,
     closed: AtomicBool,
     /// `None` for a connection that signs in without a token.
-    signed_in: watch::Sender<Option<SignedIn>>,
+    signed_in: Mutex<Option<SignedIn>>,
+    /// When the first of the latest commands was given up that were not answered; `None` while commands are answered.
+    silent_since: Mutex<Option<Instant>>,
+    /// Whether `silent_since` is set: what the path of a request looks at.
+    is_silent: AtomicBool,
+    made: Instant,
     /// Rung when something here changes, for the maintainer.
     attention: Arc<Notify>,
     reauth: OnceLock<AbortHandle>,
@@ -92,7 +97,10 @@ impl Life {
         Self {
             opened: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            signed_in: watch::Sender::new(token.map(SignedIn::from)),
+            signed_in: Mutex::new(token.map(SignedIn::from)),
+            silent_since: Mutex::new(None),
+            is_silent: AtomicBool::new(false),
+            made: Instant::now(),
             attention,
             reauth: OnceLock::new(),
         }
@@ -112,11 +120,11 @@ impl Life {
     }
 
     pub(super) fn signed_in(&self) -> Option<SignedIn> {
-        *self.signed_in.borrow()
+        *lock(&self.signed_in)
     }
 
     pub(super) fn sign_in(&self, signed_in: SignedIn) {
-        self.signed_in.send_replace(Some(signed_in));
+        *lock(&self.signed_in) = Some(signed_in);
         self.attention.notify_one();
     }
 
@@ -124,6 +132,29 @@ impl Life {
     pub(super) fn remaining(&self) -> Option<Duration> {
         let signed_in = self.signed_in()?;
         Some(signed_in.ends.saturating_duration_since(Instant::now()))
+    }
+
+    /// How long ago the connection was made.
+    pub(super) fn age(&self) -> Duration {
+        self.made.elapsed()
+    }
+
+    pub(super) fn answered(&self) {
+        if self.is_silent.load(Ordering::Relaxed) {
+            *lock(&self.silent_since) = None;
+            self.is_silent.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A command was not answered in time. A peer that acknowledges bytes and says nothing, such as a proxy whose other
+    /// side is gone, is found by this alone: the kernel's probes are answered.
+    pub(super) fn unanswered(&self) {
+        let now = Instant::now();
+        let since = *lock(&self.silent_since).get_or_insert(now);
+        self.is_silent.store(true, Ordering::Relaxed);
+        if now.duration_since(since) >= LONGEST_SILENCE {
+            self.close(Closing::Lost);
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -143,6 +174,11 @@ impl Life {
     }
 }
 
+/// A panic while one of these is held cannot leave it half written: each is set in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Life {
     fn drop(&mut self) {
         if let Some(reauth) = self.reauth.get() {
@@ -159,20 +195,28 @@ impl Connection {
 
     /// Whoever sees the end of a connection marks it before it can ask the pool again: the driver's own mark may come
     /// later than the waiters' wake-up.
-    fn note<T>(&self, result: &RedisResult<T>) {
-        if let Err(error) = result {
-            if is_not_signed_in(error) {
-                self.life.close(Closing::Refused);
-            } else if error.is_unrecoverable_error() {
-                self.life.close(Closing::Lost);
-            }
+    fn note(&self, error: &RedisError) {
+        if error.is_unrecoverable_error() {
+            self.life.close(Closing::Lost);
+        } else if error.is_timeout() {
+            self.life.unanswered();
+        }
+    }
+
+    /// An answer shows that the connection works, unless it says that it is not signed in.
+    fn note_answer(&self, value: &Value) {
+        self.life.answered();
+        if let Value::ServerError(error) = value
+            && is_not_signed_in(error.code())
+        {
+            self.life.close(Closing::Refused);
         }
     }
 }
 
-/// NOAUTH, or WRONGPASS from anything but AUTH: Redis did not run the command.
-pub(super) fn is_not_signed_in(error: &RedisError) -> bool {
-    matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+/// NOAUTH: Redis did not run the command. (redis-rs hands a server's error over as a value.)
+pub(super) fn is_not_signed_in(code: &str) -> bool {
+    code == "NOAUTH"
 }
 
 impl fmt::Debug for Connection {
@@ -188,7 +232,10 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let result = self.session.send_packed_command(command).await;
-            self.note(&result);
+            match &result {
+                Ok(value) => self.note_answer(value),
+                Err(error) => self.note(error),
+            }
             result
         })
     }
@@ -204,7 +251,10 @@ impl ConnectionLike for Connection {
                 .session
                 .send_packed_commands(pipeline, offset, count)
                 .await;
-            self.note(&result);
+            match &result {
+                Ok(values) => values.iter().for_each(|value| self.note_answer(value)),
+                Err(error) => self.note(error),
+            }
             result
         })
     }

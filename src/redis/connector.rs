@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
+};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -20,7 +22,7 @@ use tracing::info;
 
 use super::{
     connection::{Closing, Connection, Life},
-    error::ConnectError,
+    error::{ConnectError, Refusal},
     reauth,
 };
 use crate::{
@@ -122,16 +124,16 @@ impl Connector {
                     endpoint: self.endpoint.clone(),
                     source,
                 };
-                let name = ServerName::try_from(self.endpoint.host.clone())
+                let name = ServerName::try_from(self.endpoint.host().to_owned())
                     .map_err(|error| tls_error(io::Error::other(error)))?;
                 let stream = TlsConnector::from(config.clone())
                     .connect(name, tcp)
                     .await
                     .map_err(tls_error)?;
                 enter(Step::SignIn);
-                // The handshake took time in which a newer token may have come.
+                // The handshake took time, in which the token may have ended or a newer one come.
                 let token = match &mut tokens {
-                    Some(tokens) => tokens.newest().or(token),
+                    Some(tokens) => Some(tokens.newest().ok_or(ConnectError::NoToken)?),
                     None => token,
                 };
                 self.open(stream, token.as_deref()).await?
@@ -167,7 +169,7 @@ impl Connector {
             endpoint: endpoint.clone(),
             source,
         };
-        let addresses = lookup_host((endpoint.host.as_str(), endpoint.port))
+        let addresses = lookup_host((endpoint.host(), endpoint.port()))
             .await
             .map_err(resolve_error)?;
         enter(Step::Dial);
@@ -192,9 +194,9 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let sign_in_error = |source| ConnectError::SignIn {
+        let sign_in_error = |error: RedisError| ConnectError::SignIn {
             endpoint: self.endpoint.clone(),
-            source,
+            source: Refusal::from(&error),
         };
         // redis-rs is given no credentials: it would hide Redis' own words behind "Password authentication failed".
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -204,8 +206,8 @@ impl Connector {
             .map_err(sign_in_error)?;
 
         let life = Arc::new(Life::new(token, self.attention.clone()));
-        // The driver ends by itself once the last clone of the session is gone and what was sent is answered. Its hold
-        // of the connection's life is weak: the life must end with its users.
+        // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
+        // weak: the life must end with its users.
         let watched = Arc::downgrade(&life);
         self.tasks.spawn(async move {
             driver.await;
@@ -222,29 +224,33 @@ impl Connector {
         };
         if let Some(auth) = auth {
             let limit = self.connect_timeout;
-            reauth::authenticate(session.clone(), &auth, "connect", limit)
-                .await
-                .map_err(sign_in_error)?;
+            let answer = reauth::authenticate(session.clone(), &auth, "connect", limit).await;
+            if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.credentials)
+                && error.code() == Some("WRONGPASS")
+            {
+                tokens.doubt();
+            }
+            answer.map_err(sign_in_error)?;
         }
-        name_the_client(&mut session).await;
+        name_the_client(&mut session).await.map_err(sign_in_error)?;
         life.opened();
         Ok(Connection { session, life })
     }
 }
 
-/// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command: no matter.
-async fn name_the_client(session: &mut MultiplexedConnection) {
-    let info = |attribute, value| {
+/// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an
+/// end of the connection is.
+async fn name_the_client(session: &mut MultiplexedConnection) -> RedisResult<()> {
+    let attributes = [
+        ("LIB-NAME", env!("CARGO_PKG_NAME")),
+        ("LIB-VER", env!("CARGO_PKG_VERSION")),
+    ];
+    for (attribute, value) in attributes {
         let mut command = redis::cmd("CLIENT");
         command.arg("SETINFO").arg(attribute).arg(value);
-        command
-    };
-    let mut both = redis::pipe();
-    both.add_command(info("LIB-NAME", env!("CARGO_PKG_NAME")))
-        .ignore();
-    both.add_command(info("LIB-VER", env!("CARGO_PKG_VERSION")))
-        .ignore();
-    let _: RedisResult<()> = both.query_async(session).await;
+        session.send_packed_command(&command).await?; // a server's error is a value here
+    }
+    Ok(())
 }
 
 fn tuned(stream: TcpStream) -> io::Result<TcpStream> {

@@ -14,6 +14,9 @@ pub enum Error {
     /// There is no live token to sign in with, and no connection that still lives on an earlier one.
     #[error("there is no live token to sign in with")]
     NoToken,
+    /// No connection is open yet; one is being opened and that takes long.
+    #[error("no connection to Redis yet: one is being opened")]
+    Opening,
     /// No connection is open and the latest attempt to open one failed.
     #[error("no connection to Redis")]
     Unavailable(#[source] Arc<ConnectError>),
@@ -65,14 +68,20 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
-    /// Redis refused the sign-in or the first commands.
+    /// Redis refused the sign-in, or the connection ended during it.
     #[error("signing in to {endpoint} failed")]
     SignIn {
         /// The endpoint as configured.
         endpoint: Endpoint,
-        /// Redis' own words.
+        /// Redis' own words, without what was sent.
         #[source]
-        source: RedisError,
+        source: Refusal,
+    },
+    /// Connections open and end again at once.
+    #[error("connections to {endpoint} end as soon as they are open")]
+    Flapping {
+        /// The endpoint as configured.
+        endpoint: Endpoint,
     },
     /// The whole did not end within the connect time-out.
     #[error("{step} {endpoint} took longer than {}s", limit.as_secs_f64())]
@@ -84,6 +93,48 @@ pub enum ConnectError {
         /// The time-out for all steps together.
         limit: Duration,
     },
+}
+
+/// What Redis said to a sign-in. Servers repeat the arguments of commands they do not know, and redis-rs the answers it
+/// does not expect: here stands neither.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", self.text())]
+pub struct Refusal {
+    code: Option<Box<str>>,
+    words: Option<Box<str>>,
+}
+
+impl Refusal {
+    /// The error's code as Redis writes it, such as `WRONGPASS`; `None` where Redis did not answer.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    fn text(&self) -> String {
+        match (&self.code, &self.words) {
+            (Some(code), Some(words)) => format!("{code} {words}"),
+            (Some(code), None) => code.to_string(),
+            (None, Some(words)) => words.to_string(),
+            (None, None) => "an answer that is none to AUTH".to_owned(),
+        }
+    }
+}
+
+impl From<&RedisError> for Refusal {
+    fn from(error: &RedisError) -> Self {
+        let words = match (error.code(), error.detail()) {
+            (Some(_), detail) => {
+                detail.map(|detail| detail.split(", with args").next().unwrap_or(""))
+            }
+            (None, _) if error.is_timeout() => Some("no answer in time"),
+            (None, _) if error.is_connection_dropped() => Some("the connection ended"),
+            (None, _) => None,
+        };
+        Self {
+            code: error.code().map(Into::into),
+            words: words.map(Into::into),
+        }
+    }
 }
 
 /// rustls and Azure meet in TLS 1.3 alone: Azure Managed Redis' TLS 1.2 suites are CBC, which rustls does not have.
@@ -105,6 +156,7 @@ impl Error {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
+            Self::Opening => "opening",
             Self::Unavailable(_) => "unavailable",
             Self::OutcomeUnknown(_) => "outcome_unknown",
             Self::TimedOut(_) => "timeout",

@@ -19,17 +19,21 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    connection::Connection,
+    connection::{Closing, Connection},
     error::{ConnectError, Error},
     instruments,
     manager::{Object, Objects},
 };
-use crate::{identity::Tokens, report::Chain};
+use crate::{config::Endpoint, identity::Tokens, report::Chain};
 
-/// Waits between attempts to open a connection, with full jitter up to the bound. Service must resume within 5 s of
-/// Redis' return, so the bound stays below that.
+/// Waits between attempts to open a connection, with jitter up to the bound. Service must resume within 5 s of Redis'
+/// return, so the bound stays well below that.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// A connection that ends sooner after it was opened was of no use, such as one to a load balancer with nothing behind
+/// it: the second in a row counts as a failed attempt, so that the next waits.
+const SHORT_LIFE: Duration = Duration::from_millis(100);
 
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
@@ -51,7 +55,25 @@ pub(super) struct Shared {
     pub(super) availability: watch::Sender<Availability>,
 }
 
+/// Tells callers that it is over, and closes what is open. Dropped after the maintainer has ended, however it ended, so
+/// that nothing is published after it.
+pub(super) struct Ending {
+    pub(super) shared: Arc<Shared>,
+    pub(super) objects: Objects,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.availability.send_replace(Availability::Closed);
+        for connection in self.shared.open.swap(Arc::default()).iter() {
+            connection.life.close(Closing::Shutdown);
+        }
+        self.objects.close();
+    }
+}
+
 pub(super) struct Maintainer {
+    pub(super) endpoint: Endpoint,
     pub(super) objects: Objects,
     pub(super) size: usize,
     pub(super) shared: Arc<Shared>,
@@ -66,8 +88,24 @@ impl Maintainer {
     pub(super) async fn run(mut self) {
         let mut held: Vec<Object> = Vec::with_capacity(self.size);
         let mut failures: Option<Failures> = None;
+        // Connections in a row that ended as soon as they were open.
+        let mut short_lived = 0_u32;
         loop {
-            self.publish(&mut held, failures.as_ref());
+            for lost in held.extract_if(.., |object| !object.is_open()) {
+                short_lived = match lost.life.age() < SHORT_LIFE {
+                    true => short_lived.saturating_add(1),
+                    false => 0,
+                };
+                // deadpool finds it closed and forgets it
+            }
+            if short_lived > 1 && failures.is_none() && held.len() < self.size {
+                let endpoint = self.endpoint.clone();
+                failures = Some(Failures::new(
+                    ConnectError::Flapping { endpoint },
+                    short_lived,
+                ));
+            }
+            self.publish(&held, failures.as_ref());
             if held.len() == self.size {
                 self.attention.notified().await;
                 continue;
@@ -89,7 +127,10 @@ impl Maintainer {
                 tokio::select! {
                     opened = &mut attempt => break opened,
                     // An attempt may take seconds, in which another connection may end.
-                    () = self.attention.notified() => self.publish(&mut held, failures.as_ref()),
+                    () = self.attention.notified() => {
+                        held.retain(|object| object.is_open());
+                        self.publish(&held, failures.as_ref());
+                    }
                 }
             };
             match opened {
@@ -112,9 +153,8 @@ impl Maintainer {
         }
     }
 
-    /// Lets go of what is closed and tells callers what is open.
-    fn publish(&self, held: &mut Vec<Object>, failures: Option<&Failures>) {
-        held.retain(|object| object.is_open()); // deadpool finds the others closed and forgets them
+    /// Tells callers what is open.
+    fn publish(&self, held: &[Object], failures: Option<&Failures>) {
         let open: Vec<Connection> = held
             .iter()
             .map(|object| Connection::clone(object))

@@ -1,25 +1,28 @@
 //! The pool as callers see it: build, get, query, close.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use metrics::{Histogram, counter, histogram};
 use redis::{Arg, Cmd, FromRedisValue, RedisError, Value, aio::ConnectionLike};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
 use super::{
-    builder::{Builder, SignIn},
-    connection::{Closing, Connection, is_not_signed_in},
+    builder::Builder,
+    connection::{Connection, is_not_signed_in},
     error::Error,
     instruments,
     maintainer::{Availability, Shared},
-    manager::Objects,
 };
 use crate::{
     config::{self, Endpoint},
@@ -35,8 +38,9 @@ pub struct Pool(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
-    pub(super) objects: Objects,
     pub(super) size: usize,
+    /// How long a caller waits for a connection that is being opened.
+    pub(super) patience: Duration,
     /// Whose turn it is.
     pub(super) next: AtomicUsize,
     pub(super) tokens: Option<Tokens>,
@@ -59,25 +63,20 @@ pub struct Status {
 }
 
 impl Pool {
-    /// A pool for `endpoint`, with the defaults of the service's variables.
+    /// A pool for `endpoint`, with the defaults of the service's variables: TLS, and tokens from a source still to be
+    /// named.
     pub fn builder(endpoint: Endpoint) -> Builder {
-        Builder {
-            config: config::Redis::new(endpoint),
-            sign_in: SignIn::None,
-        }
+        Builder::new(config::Redis::new(endpoint))
     }
 
-    /// A pool as the environment configures it; how it signs in is still to be said.
+    /// A pool as the environment configures it; where that is by token, the source is still to be named.
     pub fn from_config(config: config::Redis) -> Builder {
-        Builder {
-            config,
-            sign_in: SignIn::None,
-        }
+        Builder::new(config)
     }
 
     /// A live connection, shared with other callers.
     ///
-    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, at most the connect
+    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, at most the command
     /// time-out. Dropping the future leaves nothing behind.
     ///
     /// # Errors
@@ -86,6 +85,11 @@ impl Pool {
         if let Some(connection) = self.pick() {
             return Ok(connection);
         }
+        let waiting = timeout(self.0.patience, self.next_open()).await;
+        waiting.unwrap_or(Err(Error::Opening))
+    }
+
+    async fn next_open(&self) -> Result<Connection, Error> {
         let mut availability = self.0.shared.availability.subscribe();
         loop {
             let now = availability.borrow_and_update().clone();
@@ -129,8 +133,8 @@ impl Pool {
 
     /// Runs a command at most once.
     ///
-    /// It is sent again, on another connection, only if Redis said that it did not run it (NOAUTH). Dropping the future
-    /// does not take back what was sent.
+    /// It is sent again only if Redis said that it did not run it (NOAUTH). Dropping the future does not take back what
+    /// was sent.
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`] and [`Error::TimedOut`] when it may or may not have run.
@@ -140,7 +144,7 @@ impl Pool {
 
     /// Runs a command that may run twice, because running it again does no harm.
     ///
-    /// After a lost connection or a time-out it is sent again on another connection, up to the pool's size + 1 attempts.
+    /// After a lost connection or a time-out it is sent again, on another connection where there is one, up to the pool's size + 1 attempts.
     /// Put your own deadline around it: each attempt may take the command time-out.
     ///
     /// # Errors
@@ -154,25 +158,17 @@ impl Pool {
         command: &Cmd,
         idempotent: bool,
     ) -> Result<T, Error> {
-        let started = Instant::now();
+        let measure = Measure {
+            inner: &self.0,
+            operation: operation(command),
+            started: Instant::now(),
+            error_type: Some("cancelled"),
+        };
         let result = match self.execute(command, idempotent).await {
             Ok(value) => T::from_redis_value(value).map_err(|e| Error::Command(e.into())),
             Err(error) => Err(error),
         };
-        let operation = operation(command);
-        match &result {
-            Ok(_) => self.0.durations[operation]
-                .get_or_init(|| {
-                    histogram!(instruments::OPERATION_DURATION, "db_operation_name" => OPERATIONS[operation])
-                })
-                .record(started.elapsed()),
-            Err(error) => histogram!(
-                instruments::OPERATION_DURATION,
-                "db_operation_name" => OPERATIONS[operation],
-                "error_type" => error.label()
-            )
-            .record(started.elapsed()),
-        }
+        measure.end(result.as_ref().err().map(Error::label));
         result
     }
 
@@ -180,13 +176,16 @@ impl Pool {
         let mut attempts = self.0.size + 1;
         loop {
             let mut connection = self.get().await?;
-            let error = match connection.req_packed_command(command).await {
-                Ok(Value::ServerError(error)) => RedisError::from(error),
+            let (may_run_again, error) = match connection.req_packed_command(command).await {
+                // Not run; the connection has taken itself out of use.
+                Ok(Value::ServerError(error)) if is_not_signed_in(error.code()) => {
+                    (true, Error::Command(error.into()))
+                }
+                Ok(Value::ServerError(error)) => (false, Error::Command(error.into())),
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(error) => judge(error, idempotent),
             };
             attempts -= 1;
-            let (may_run_again, error) = judge(error, idempotent);
             if !may_run_again || attempts == 0 {
                 return Err(error);
             }
@@ -218,26 +217,59 @@ impl Pool {
     }
 
     /// Ends the pool for all its clones: no connection is handed out any more, the tasks stop, and each connection closes
-    /// once what was sent on it is answered. Waits for that; put a deadline around it. Dropping the future leaves the
-    /// rest to happen by itself.
+    /// when the last caller who holds it lets go. Waits for that; put a deadline around it. Dropping the future leaves
+    /// the rest to happen by itself.
     pub async fn close(&self) {
-        let inner = &self.0;
-        inner.stop.cancel();
-        inner.shared.availability.send_replace(Availability::Closed);
-        for connection in inner.shared.open.swap(Arc::default()).iter() {
-            connection.life.close(Closing::Shutdown);
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Records how long a command took, also when its caller gives up.
+struct Measure<'a> {
+    inner: &'a Inner,
+    operation: usize,
+    started: Instant,
+    error_type: Option<&'static str>,
+}
+
+impl Measure<'_> {
+    fn end(mut self, error_type: Option<&'static str>) {
+        self.error_type = error_type;
+    }
+}
+
+impl Drop for Measure<'_> {
+    fn drop(&mut self) {
+        let name = OPERATIONS[self.operation];
+        match self.error_type {
+            None => self.inner.durations[self.operation]
+                .get_or_init(
+                    || histogram!(instruments::OPERATION_DURATION, "db_operation_name" => name),
+                )
+                .record(self.started.elapsed()),
+            Some(error_type) => histogram!(
+                instruments::OPERATION_DURATION,
+                "db_operation_name" => name,
+                "error_type" => error_type
+            )
+            .record(self.started.elapsed()),
         }
-        inner.objects.close();
-        inner.tasks.close();
-        inner.tasks.wait().await;
     }
 }
 
 /// Whether a command that ended so may be sent again, and the error if it is not.
 fn judge(error: RedisError, idempotent: bool) -> (bool, Error) {
-    if is_not_signed_in(&error) {
-        (true, Error::Command(error)) // it did not run
-    } else if error.is_timeout() {
+    if error.is_timeout() {
         (idempotent, Error::TimedOut(error))
     } else if error.is_connection_dropped() || error.is_unrecoverable_error() {
         (idempotent, Error::OutcomeUnknown(error))

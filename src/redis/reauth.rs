@@ -51,6 +51,8 @@ pub(super) async fn keep_signed_in(
         let mut pause = FIRST_RETRY;
         // Always the newest token: one that came while an earlier was being refused takes its place.
         while let Some(token) = tokens.newest() {
+            // No longer than the earlier sign-in holds: past its end the connection must not be used.
+            let limit = limit.min(ends.saturating_duration_since(Instant::now()));
             let answer = authenticate(session.clone(), &with_token(&token), "reauth", limit).await;
             let Some(life) = weak.upgrade() else { return };
             match answer {
@@ -63,9 +65,15 @@ pub(super) async fn keep_signed_in(
                     break;
                 }
                 Err(error) if error.is_connection_dropped() => return life.close(Closing::Lost),
+                Err(error) if error.is_timeout() => {
+                    warn!(
+                        token.version = token.version,
+                        "Redis did not answer AUTH, the earlier sign-in stays in force"
+                    );
+                    life.unanswered();
+                }
                 Err(error) => warn!(
                     redis.code = error.code().unwrap_or("none"),
-                    redis.timed_out = error.is_timeout(),
                     token.version = token.version,
                     "Redis did not take the new token, the earlier sign-in stays in force"
                 ),

@@ -11,7 +11,7 @@ use std::{
 use entra_redis::{
     config::Endpoint,
     identity::{AccessToken, Error, TokenSource},
-    redis::{ConnectError, Pool, SignIn},
+    redis::{ConnectError, Pool},
     secret::Secret,
 };
 use redis::aio::MultiplexedConnection;
@@ -123,7 +123,7 @@ async fn rotates_unnoticed(way: Way) {
     });
     let pool = Pool::builder(endpoint(redis.tls_port))
         .ca_file(certificates.path("ca.pem"))
-        .sign_in(SignIn::Entra(issuer.clone()))
+        .token_source(issuer.clone())
         .size(4)
         .build()
         .expect("the certificate is there");
@@ -180,7 +180,10 @@ async fn a_token_that_redis_accepts_late_costs_no_command_and_no_connection() {
 }
 
 fn plain(redis: &RedisServer) -> Pool {
-    let builder = Pool::builder(endpoint(redis.port)).plain_text().size(2);
+    let builder = Pool::builder(endpoint(redis.port))
+        .plain_text()
+        .no_sign_in()
+        .size(2);
     builder.build().expect("no TLS is set up")
 }
 
@@ -276,7 +279,9 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let redis = RedisServer::with_tls(&certificates).await;
     let wrong_name = RedisServer::with_tls(&others).await;
     let to = |port, certificates: &Certificates| {
-        Pool::builder(endpoint(port)).ca_file(certificates.path("ca.pem"))
+        Pool::builder(endpoint(port))
+            .ca_file(certificates.path("ca.pem"))
+            .no_sign_in()
     };
     let cases = [
         (to(redis.tls_port, &others), "UnknownIssuer"),
@@ -286,11 +291,13 @@ async fn each_way_to_fail_at_connecting_is_named() {
             "Connection refused",
         ),
         (
-            to(redis.tls_port, &certificates).sign_in(SignIn::Key(Secret::new("wrong"))),
+            to(redis.tls_port, &certificates).access_key(Secret::new("wrong")),
             "AUTH",
         ),
         (
-            Pool::builder("nowhere.invalid:6379".parse().expect("an endpoint")).plain_text(),
+            Pool::builder("nowhere.invalid:6379".parse().expect("an endpoint"))
+                .plain_text()
+                .no_sign_in(),
             "cannot resolve nowhere.invalid:6379",
         ),
     ];
@@ -303,16 +310,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
 
 #[tokio::test]
 async fn an_access_key_signs_in() {
-    let redis = RedisServer::start().await;
-    let mut admin = redis.admin().await;
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg("requirepass").arg("a test's key");
-    set.query_async::<()>(&mut admin).await.expect("CONFIG SET");
-    let builder = Pool::builder(endpoint(redis.port)).plain_text();
-    let pool = builder
-        .sign_in(SignIn::Key(Secret::new("a test's key")))
-        .build()
-        .expect("no TLS");
+    let (_redis, pool) = with_key("a test's key").await;
     pool.opened().await;
     pool.query::<()>(&redis::cmd("PING"))
         .await
@@ -349,6 +347,147 @@ async fn tokens_and_plain_text_are_refused_together() {
     };
     let builder = Pool::builder(endpoint(redis.port))
         .plain_text()
-        .sign_in(SignIn::Entra(Arc::new(issuer)));
+        .token_source(Arc::new(issuer));
     assert!(builder.build().is_err());
+}
+
+/// redis-server with an access key, and a pool that signs in with it.
+async fn with_key(key: &str) -> (RedisServer, Pool) {
+    let redis = RedisServer::start().await;
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("requirepass").arg(key);
+    set.query_async::<()>(&mut redis.admin().await)
+        .await
+        .expect("CONFIG SET");
+    let builder = Pool::builder(endpoint(redis.port)).plain_text().size(1);
+    let pool = builder.access_key(Secret::new(key)).build();
+    (redis, pool.expect("no TLS"))
+}
+
+#[tokio::test]
+async fn a_connection_that_redis_says_is_not_signed_in_is_replaced() {
+    let (_redis, pool) = with_key("a test's key").await;
+    let mut connection = pool.get().await.expect("it opens");
+    // RESET signs the connection out.
+    let reset = redis::cmd("RESET").query_async::<()>(&mut connection).await;
+    reset.expect("everybody may");
+    // Not run on the one that is signed out, so it may be sent again whatever it does.
+    let count: u64 = pool
+        .query(redis::cmd("INCR").arg("count"))
+        .await
+        .expect("on a new connection");
+    assert_eq!(count, 1);
+    assert!(!connection.is_open());
+}
+
+#[tokio::test]
+async fn what_was_sent_to_sign_in_is_in_no_error() {
+    let key = "not-to-be-seen-by-anybody";
+    let redis = RedisServer::with_arguments(&["--rename-command", "AUTH", ""]).await;
+    let builder = Pool::builder(endpoint(redis.port)).plain_text();
+    let pool = builder
+        .access_key(Secret::new(key))
+        .build()
+        .expect("no TLS");
+    let text = connect_error(&pool).await;
+    assert!(text.contains("unknown command"), "Redis' own words: {text}");
+    assert!(!text.contains(&key[..8]), "{text}");
+    let shown = format!("{:?}", pool.get().await);
+    assert!(!shown.contains(&key[..8]), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_end_at_once_are_opened_ever_more_slowly() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let accepted = Arc::new(AtomicU64::new(0));
+    let counted = accepted.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let builder = Pool::builder(endpoint(port)).plain_text().no_sign_in();
+    let pool = builder.build().expect("no TLS");
+    sleep(Duration::from_secs(4)).await;
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!((2..20).contains(&accepted), "{accepted} connections in 4 s");
+    connect_error(&pool).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
+    let redis = RedisServer::start().await;
+    for round in 0..100_u64 {
+        let builder = Pool::builder(endpoint(redis.port))
+            .plain_text()
+            .no_sign_in();
+        let pool = builder.size(16).build().expect("no TLS");
+        sleep(Duration::from_micros(150 * round)).await;
+        tokio::time::timeout(LIMIT, pool.close())
+            .await
+            .expect("it closes");
+        let after = pool.get().await;
+        assert!(
+            matches!(after, Err(entra_redis::redis::Error::Closed)),
+            "{after:?}"
+        );
+        assert_eq!(pool.status().open, 0);
+    }
+}
+
+/// A proxy in between that goes on acknowledging bytes after it has forgotten the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_falls_silent_is_replaced() {
+    let redis = RedisServer::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let address = redis.address();
+    let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (mute, muted) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(&address)
+                .await
+                .expect("it runs");
+            let (is_first, mut muted) = (first.swap(false, Ordering::SeqCst), muted.clone());
+            tokio::spawn(async move {
+                let muted = async { muted.wait_for(|muted| *muted).await.is_ok() };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                    _ = muted, if is_first => {}
+                }
+                let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+            });
+        }
+    });
+    let builder = Pool::builder(endpoint(port))
+        .plain_text()
+        .no_sign_in()
+        .size(1);
+    let pool = builder
+        .command_timeout(Duration::from_millis(300))
+        .build()
+        .expect("no TLS");
+    pool.opened().await;
+    pool.query::<()>(&redis::cmd("PING"))
+        .await
+        .expect("it answers");
+    mute.send(true).expect("the proxy runs");
+    let error = pool
+        .query::<()>(&redis::cmd("PING"))
+        .await
+        .expect_err("it is silent");
+    assert!(
+        matches!(error, entra_redis::redis::Error::TimedOut(_)),
+        "{error:?}"
+    );
+    eventually("a new connection answers", async || {
+        pool.query::<()>(&redis::cmd("PING")).await.is_ok()
+    })
+    .await;
 }

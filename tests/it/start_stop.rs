@@ -237,3 +237,66 @@ async fn redis_behind_the_front_down_at_start_is_no_other_case() {
     service.ready().await;
     assert_eq!(service.get("/sample").await.status(), 200);
 }
+
+/// An endpoint that swallows requests is left soon, so its return is found soon.
+#[tokio::test]
+async fn service_resumes_soon_after_entra_stopped_hanging() {
+    let azure = Azure::with_lifetime(60).await;
+    azure.controls.set_entra(EntraFault::Hang);
+    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(service.get("/sample").await.status(), 503);
+    azure.controls.set_entra(EntraFault::None);
+    let back = Instant::now();
+    service.ready().await;
+    assert!(
+        back.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+/// Access rules may leave out PING; Redis answers all the same.
+#[tokio::test]
+async fn a_user_who_may_not_ping_is_ready() {
+    let redis = RedisServer::start().await;
+    let mut rules = redis::cmd("ACL");
+    rules.arg("SETUSER").arg("default");
+    rules.arg(&["resetpass", ">a test's key", "-@all", "+set", "+get", "~*"]);
+    rules
+        .query_async::<()>(&mut redis.admin().await)
+        .await
+        .expect("ACL");
+    let environment = [
+        ("REDIS_ENDPOINT", redis.address()),
+        ("REDIS_AUTH", "key".to_owned()),
+        ("REDIS_KEY", "a test's key".to_owned()),
+        ("REDIS_TLS", "false".to_owned()),
+    ];
+    let service = Service::start(&[], environment).await;
+    service.ready().await;
+    assert_eq!(service.get("/sample").await.status(), 200);
+}
+
+#[tokio::test]
+async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let environment = [
+        (
+            "REDIS_ENDPOINT",
+            silent.local_addr().expect("bound").to_string(),
+        ),
+        ("REDIS_AUTH", "none".to_owned()),
+        ("REDIS_TLS", "false".to_owned()),
+    ];
+    let service = Service::start(&[], environment).await;
+    let response = service.get("/sample").await;
+    assert_eq!(response.status(), 503);
+    assert!(
+        response
+            .text()
+            .await
+            .expect("whole")
+            .contains("problem:redis-unavailable")
+    );
+}

@@ -20,7 +20,11 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     pub(crate) async fn start() -> Self {
-        Self::start_on(free_port(), None).await
+        Self::with_arguments(&[]).await
+    }
+
+    pub(crate) async fn with_arguments(more: &[&str]) -> Self {
+        Self::start_with(free_port(), None, more).await
     }
 
     pub(crate) async fn with_tls(certificates: &Certificates) -> Self {
@@ -28,11 +32,16 @@ impl RedisServer {
     }
 
     pub(crate) async fn start_on(port: u16, certificates: Option<&Certificates>) -> Self {
+        Self::start_with(port, certificates, &[]).await
+    }
+
+    async fn start_with(port: u16, certificates: Option<&Certificates>, more: &[&str]) -> Self {
         let tls_port = free_port();
         let mut arguments: Vec<String> = ["--save", "", "--bind", "127.0.0.1", "--port"]
             .map(str::to_owned)
             .to_vec();
         arguments.push(port.to_string());
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         if let Some(certificates) = certificates {
             let file = |name| certificates.path(name).display().to_string();
             let tls = [

@@ -19,6 +19,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -27,18 +28,24 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use certificate::Certificates;
+use client_certificate::ClientCertificate;
 use entra::Tenant;
 use files::Files;
 use front::Front;
+use issuer::TrustedIssuer;
 use token::Signer;
 
 pub use controls::{Controls, Counts, EntraFault, RedisFault};
+pub use issuer::{FederatedCredential, KeySource};
 
 mod certificate;
+mod client_certificate;
 mod controls;
 mod entra;
 mod files;
 mod front;
+mod issuer;
+mod jwt;
 mod resp;
 mod store;
 mod token;
@@ -67,6 +74,10 @@ pub struct Options {
     pub token_lifetime: Duration,
     /// A real Redis server behind the front, `host:port`, plain and without a password; else a small store in memory.
     pub redis: Option<String>,
+    /// Whose assertions are exchanged for a token; the emulator's own where there is none.
+    pub federated_credential: Option<FederatedCredential>,
+    /// The certificate (PEM, RSA) with which the application may sign in.
+    pub client_certificate: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -78,6 +89,8 @@ impl Default for Options {
             redis_port: 0,
             token_lifetime: Duration::from_secs(60),
             redis: None,
+            federated_credential: None,
+            client_certificate: None,
         }
     }
 }
@@ -103,6 +116,31 @@ pub enum Error {
     /// There is no directory for the files.
     #[error("cannot make a temporary directory")]
     Directory(#[source] io::Error),
+    /// The client certificate could not be read.
+    #[error("cannot read a certificate from {}", path.display())]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// The client certificate has a key that Entra ID does not take.
+    #[error("the certificate in {} is not one with an RSA key", path.display())]
+    ClientCertificateKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The trusted issuer's keys could not be read.
+    #[error("cannot read a JSON Web Key Set from {}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no client to ask for the trusted issuer's keys.
+    #[error("cannot set up an HTTP client")]
+    HttpClient(#[source] reqwest::Error),
     /// A file could not be written.
     #[error("cannot write {}", path.display())]
     File {
@@ -124,6 +162,8 @@ pub struct Emulator {
     identity_endpoint: String,
     redis_endpoint: String,
     files: Files,
+    /// Whether the assertions are the emulator's to write.
+    own_issuer: bool,
 }
 
 impl Emulator {
@@ -143,18 +183,28 @@ impl Emulator {
         let signer = Arc::new(Signer::new());
         let controls = Controls::new(options.token_lifetime);
         let authority_url = format!("https://{name}:{authority_port}/");
+        let own_issuer = options.federated_credential.is_none();
         let tenant = Tenant {
             controls: controls.clone(),
             application: signer.identity("entra-redis"),
             system: signer.identity("system"),
             client_secret: signer.secret(),
             identity_header: signer.secret(),
-            assertion_issuer: format!("{authority_url}cluster"),
+            issuer: match options.federated_credential {
+                Some(credential) => TrustedIssuer::of(credential)?,
+                None => TrustedIssuer::own(&signer, &authority_url),
+            },
+            certificate: options
+                .client_certificate
+                .map(ClientCertificate::read)
+                .transpose()?,
             authority: authority_url,
             last: Mutex::new(HashMap::new()),
             signer: Arc::clone(&signer),
         };
-        files.write_assertion(&tenant)?;
+        if own_issuer {
+            files.write_assertion(&tenant)?;
+        }
         let front = Front {
             signer,
             controls,
@@ -172,6 +222,7 @@ impl Emulator {
             identity_endpoint: format!("http://{address}:{identity_port}/msi/token"),
             redis_endpoint: format!("{name}:{redis_port}"),
             files,
+            own_issuer,
         })
     }
 
@@ -181,20 +232,23 @@ impl Emulator {
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let tenant = &self.tenant;
         let file = |name| self.files.path(name).display().to_string();
-        vec![
+        let mut variables = vec![
             ("IDENTITY_ENDPOINT", self.identity_endpoint.clone()),
             ("IDENTITY_HEADER", tenant.identity_header.clone()),
             ("AZURE_AUTHORITY_HOST", tenant.authority.clone()),
             ("AZURE_TENANT_ID", tenant.signer.tenant.clone()),
             ("AZURE_CLIENT_ID", tenant.application.client_id.clone()),
-            ("AZURE_FEDERATED_TOKEN_FILE", file(files::ASSERTION)),
             ("AZURE_CLIENT_SECRET", tenant.client_secret.clone()),
             ("REDIS_ENDPOINT", self.redis_endpoint.clone()),
             ("REDIS_CA_FILE", file(files::CA)),
             ("SSL_CERT_FILE", file(files::BUNDLE)),
             ("REQUESTS_CA_BUNDLE", file(files::BUNDLE)),
             ("NODE_EXTRA_CA_CERTS", file(files::CA)),
-        ]
+        ];
+        if self.own_issuer {
+            variables.push(("AZURE_FEDERATED_TOKEN_FILE", file(files::ASSERTION)));
+        }
+        variables
     }
 
     /// A handle to make things go wrong, and to count what happened.
@@ -223,7 +277,11 @@ impl Emulator {
             accept(self.redis, &shutdown, |socket| {
                 front::connection(Arc::clone(&self.front), socket, shutdown.clone())
             }),
-            self.files.renew_assertion(&self.tenant, &shutdown),
+            async {
+                if self.own_issuer {
+                    self.files.renew_assertion(&self.tenant, &shutdown).await;
+                }
+            },
         );
     }
 }

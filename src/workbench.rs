@@ -3,14 +3,14 @@
 //! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
 //! variables. Nothing here is in a production build.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
 use entra_redis::{
     app::{self, App},
     config::{Config, Environment, Http},
-    emulator::{self, Emulator},
+    emulator::{self, Emulator, FederatedCredential, KeySource},
     lifecycle, telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,26 @@ pub(crate) struct Options {
     /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
     #[arg(long, value_name = "HOST:PORT")]
     redis: Option<String>,
+    #[command(flatten)]
+    federated: Option<Federated>,
+    /// The application's certificate (PEM, RSA): whoever signs with its key gets a token
+    #[arg(long, value_name = "FILE")]
+    client_certificate: Option<PathBuf>,
+}
+
+/// A federated identity credential: all three or none.
+#[derive(Args)]
+#[group(requires_all = ["issuer", "subject", "keys"])]
+struct Federated {
+    /// Take assertions of this issuer instead of the emulator's own, such as a Kubernetes cluster's
+    #[arg(long = "federated-issuer", value_name = "URL", required = false)]
+    issuer: String,
+    /// Whom they must speak for, such as system:serviceaccount:default:app
+    #[arg(long = "federated-subject", value_name = "SUBJECT", required = false)]
+    subject: String,
+    /// The issuer's keys: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
+    #[arg(long = "federated-keys", value_name = "FILE|URL", required = false)]
+    keys: KeySource,
 }
 
 /// Options of `emulate`.
@@ -142,6 +162,15 @@ impl Options {
             host,
             token_lifetime: self.token_lifetime,
             redis: self.redis.clone(),
+            federated_credential: self
+                .federated
+                .as_ref()
+                .map(|federated| FederatedCredential {
+                    issuer: federated.issuer.clone(),
+                    subject: federated.subject.clone(),
+                    keys: federated.keys.clone(),
+                }),
+            client_certificate: self.client_certificate.clone(),
             ..Default::default()
         }
     }

@@ -1,8 +1,8 @@
 //! Entra ID: the endpoints that hand out tokens.
 //!
 //! `Emulator::run` serves two routers from here: [`identities()`] over plain HTTP for managed identities (App Service
-//! and Container Apps, and the virtual machine's metadata service), and [`authority`] over TLS for applications (secret
-//! and federated assertion). Answers and errors have the shape the real ones have, for SDKs decide by it. No answer and no
+//! and Container Apps, and the virtual machine's metadata service), and [`authority`] over TLS for applications (secret,
+//! certificate and federated assertion). Answers and errors have the shape the real ones have, for SDKs decide by it. No answer and no
 //! log line repeats a secret, an assertion or a token sent here; a token leaves only in the answer that grants it.
 //! Signing and verifying are `token`'s.
 
@@ -19,17 +19,17 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::client_certificate::ClientCertificate;
 use super::controls::{Controls, EntraFault};
-use super::token::{self, Identity, Issued, Refusal, Signer};
+use super::issuer::TrustedIssuer;
+use super::token::{self, Identity, Issued, Signer};
 use errors::EntraError;
 
+mod assertion;
 mod errors;
 mod identities;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-/// The subject of the one federated credential there is.
-pub(super) const SUBJECT: &str = "system:serviceaccount:default:entra-redis";
 
 /// The tenant as the endpoints know it.
 pub(super) struct Tenant {
@@ -44,7 +44,9 @@ pub(super) struct Tenant {
     /// `https://host:port/`.
     pub(super) authority: String,
     /// Who issues the assertions that may be exchanged.
-    pub(super) assertion_issuer: String,
+    pub(super) issuer: TrustedIssuer,
+    /// The certificate with which the application signs its own assertions.
+    pub(super) certificate: Option<ClientCertificate>,
     /// The token issued last, by client id, for [`EntraFault::SameToken`].
     pub(super) last: Mutex<HashMap<String, Issued>>,
 }
@@ -149,7 +151,7 @@ async fn exchange(
     form: Result<Form<Exchange>, FormRejection>,
 ) -> Response {
     let checked = match form {
-        Ok(Form(form)) => tenant.check(&asked, &form),
+        Ok(Form(form)) => tenant.check(&asked, &form).await,
         Err(_) => Err(EntraError::MissingParameter("grant_type")),
     };
     if let Err(error) = checked {
@@ -167,7 +169,7 @@ async fn exchange(
 
 impl Tenant {
     /// Whether a request deserves the application's token.
-    fn check(&self, asked: &str, form: &Exchange) -> Result<(), EntraError> {
+    async fn check(&self, asked: &str, form: &Exchange) -> Result<(), EntraError> {
         if !asked.eq_ignore_ascii_case(&self.signer.tenant) {
             return Err(EntraError::UnknownTenant(asked.into()));
         }
@@ -195,41 +197,12 @@ impl Tenant {
                 if form.client_assertion_type.as_deref() != Some(ASSERTION_TYPE) {
                     return Err(EntraError::MissingParameter("client_assertion_type"));
                 }
-                self.check_assertion(assertion.as_bytes())
+                self.check_assertion(assertion.as_bytes()).await
             }
             (Some(secret), None) if *secret == self.client_secret => Ok(()),
             (Some(_), None) => Err(EntraError::InvalidSecret),
             (None, None) => Err(EntraError::NoCredential),
         }
-    }
-
-    /// Whether an assertion matches the federated credential; in Entra ID's order: who issued it, then the rest.
-    fn check_assertion(&self, text: &[u8]) -> Result<(), EntraError> {
-        let claims = token::peek(text).map_err(|_| EntraError::MalformedAssertion)?;
-        if claims.iss != self.assertion_issuer {
-            return Err(EntraError::WrongIssuer(claims.iss));
-        }
-        let claims = self.signer.verify(text).map_err(|refusal| match refusal {
-            Refusal::Malformed => EntraError::MalformedAssertion,
-            _ => EntraError::BadSignature,
-        })?;
-        if !claims.in_time(token::now()) {
-            return Err(EntraError::AssertionNotInTime {
-                not_before: claims.nbf,
-                expires_at: claims.exp,
-            });
-        }
-        // Kubernetes writes a list of one. Entra ID's texts need no escape in JSON: azure_identity reads no other.
-        let audience = claims.aud.as_str().or(claims.aud[0].as_str());
-        if audience != Some(token::EXCHANGE_AUDIENCE) {
-            return Err(EntraError::WrongAudience(
-                audience.unwrap_or_default().into(),
-            ));
-        }
-        if claims.sub != SUBJECT {
-            return Err(EntraError::WrongSubject(claims.sub));
-        }
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::Certificates;
-use super::entra::{self, Tenant};
+use super::entra::Tenant;
 use super::{Error, token};
 
 /// Life of the assertion in the federated token file: Kubernetes' longest.
@@ -60,8 +60,8 @@ impl Files {
     pub(super) fn write_assertion(&self, tenant: &Tenant) -> Result<(), Error> {
         let now = token::now();
         let assertion = tenant.signer.sign(&json!({
-            "iss": tenant.assertion_issuer,
-            "sub": entra::SUBJECT,
+            "iss": tenant.issuer.issuer,
+            "sub": tenant.issuer.subject,
             "aud": [token::EXCHANGE_AUDIENCE],
             "iat": now,
             "nbf": now,

@@ -538,7 +538,7 @@ async fn the_token_endpoint_refuses_as_entra_id_does() {
     let assertion = |changes: Value| {
         let now = token::now();
         let mut claims = json!({
-            "iss": tenant.assertion_issuer, "sub": entra::SUBJECT, "aud": token::EXCHANGE_AUDIENCE,
+            "iss": tenant.issuer.issuer, "sub": tenant.issuer.subject, "aud": token::EXCHANGE_AUDIENCE,
             "nbf": now, "exp": now + 60,
         });
         for (name, value) in changes.as_object().expect("it is an object") {

@@ -1,6 +1,6 @@
 //! Tokens: who is signed in, and until when.
 //!
-//! `entra` has tokens issued and assertions verified here, `front` has sign-ins checked. One signing key is made per
+//! `entra` has tokens issued here, `files` an assertion signed, `front` has sign-ins checked. One signing key is made per
 //! start and never leaves this file; every token is new (its `uti` is random), looks like one of Entra ID's version 1
 //! tokens and is as long as one. Only the algorithm differs: ES256 for Entra ID's RS256, since ring makes no RSA keys.
 //! Which request deserves a token is not decided here.
@@ -14,8 +14,9 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
     UnparsedPublicKey,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use super::jwt::{Claims, Jwt};
 
 /// The audience of a token for Redis, and the resource to ask it for.
 pub(super) const REDIS_RESOURCE: &str = "https://redis.azure.com";
@@ -45,26 +46,6 @@ pub(super) enum Refusal {
     Time,
     #[error("its object id is not the user name")]
     User,
-}
-
-/// What a verifier reads of a token or an assertion.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Claims {
-    pub(super) iss: String,
-    pub(super) sub: String,
-    /// One name or, as Kubernetes has it, a list of one.
-    pub(super) aud: Value,
-    pub(super) nbf: u64,
-    pub(super) exp: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) oid: Option<String>,
-}
-
-impl Claims {
-    /// Whether `now` is inside the validity.
-    pub(super) fn in_time(&self, now: u64) -> bool {
-        self.nbf <= now && now < self.exp
-    }
 }
 
 /// One identity of the emulated tenant.
@@ -177,17 +158,12 @@ impl Signer {
     }
 
     /// Reads the claims of a text this key signed; says nothing of their times and audience.
-    pub(super) fn verify(&self, text: &[u8]) -> Result<Claims, Refusal> {
-        let claims = peek(text)?;
-        let dot = text.iter().rposition(|&byte| byte == b'.');
-        let (signed, signature) = text.split_at(dot.ok_or(Refusal::Malformed)?);
-        let signature = BASE64URL
-            .decode(&signature[1..])
-            .map_err(|_| Refusal::Malformed)?;
+    fn verify(&self, text: &[u8]) -> Result<Claims, Refusal> {
+        let jwt = Jwt::parse(text).ok_or(Refusal::Malformed)?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
-            .verify(signed, &signature)
+            .verify(jwt.signed, &jwt.signature)
             .map_err(|_| Refusal::Signature)?;
-        Ok(claims)
+        Ok(jwt.claims)
     }
 
     /// Checks a sign-in as Azure does; answers when the token ends, in seconds since the epoch.
@@ -230,18 +206,6 @@ impl Signer {
         fill(&self.random, &mut buffer);
         BASE64URL.encode(buffer)
     }
-}
-
-/// Reads claims whose signature nobody has checked: good for a message, never for a decision to let someone in.
-pub(super) fn peek(text: &[u8]) -> Result<Claims, Refusal> {
-    let mut parts = text.split(|&byte| byte == b'.');
-    let (Some(_), Some(claims), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Refusal::Malformed);
-    };
-    let claims = BASE64URL.decode(claims).map_err(|_| Refusal::Malformed)?;
-    serde_json::from_slice(&claims).map_err(|_| Refusal::Malformed)
 }
 
 /// The wall clock, in whole seconds since the epoch, as tokens have it.
@@ -301,7 +265,7 @@ mod tests {
             |user: &str, text: &str| signer.check_sign_in(user.as_bytes(), text.as_bytes(), NOW);
         assert_eq!(check(&identity.client_id, &token.text), Err(Refusal::User));
         assert_eq!(check("default", &token.text), Err(Refusal::User));
-        let mut claims = peek(token.text.as_bytes()).expect("it is a token");
+        let mut claims = signer.verify(token.text.as_bytes()).expect("it is ours");
         claims.aud = "https://management.azure.com".into();
         let other = signer.sign(&serde_json::to_value(&claims).expect("claims are JSON"));
         assert_eq!(check(&identity.object_id, &other), Err(Refusal::Audience));

@@ -15,10 +15,19 @@ use super::super::token::{self, Signer};
 /// Why no token is issued.
 #[derive(Debug)]
 pub(super) enum EntraError {
-    AssertionNotInTime { not_before: u64, expires_at: u64 },
+    AssertionNotInTime {
+        not_before: u64,
+        expires_at: u64,
+    },
     BadSignature,
+    CertificateNotFound {
+        thumbprint: Option<String>,
+        application: String,
+    },
     InvalidScope(String),
     InvalidSecret,
+    IssuerUnavailable,
+    KeyNotFound,
     MalformedAssertion,
     MissingParameter(&'static str),
     NoCredential,
@@ -26,8 +35,10 @@ pub(super) enum EntraError {
     UnknownResource(String),
     UnknownTenant(String),
     UnsupportedGrant(String),
+    WrongApplication,
     WrongAudience(String),
     WrongIssuer(String),
+    WrongRealm,
     WrongSubject(String),
 }
 
@@ -66,8 +77,26 @@ impl EntraError {
                 UNAUTHORIZED,
                 "invalid_client",
                 700027,
-                "Client assertion failed signature validation.".into(),
+                "Client assertion failed signature validation. [Reason - The provided signature value did not match \
+                 the expected signature value.]"
+                    .into(),
             ),
+            CertificateNotFound { thumbprint, application } => {
+                let named = thumbprint.as_ref().map(|thumbprint| {
+                    format!("Thumbprint of key used by client: '{thumbprint}', ")
+                });
+                (
+                    UNAUTHORIZED,
+                    "invalid_client",
+                    700027,
+                    format!(
+                        "The certificate with identifier used to sign the client assertion is not registered on \
+                         application. [Reason - The key was not found., {}Please visit the Azure Portal, Graph \
+                         Explorer or directly use MS Graph to see configured keys for app Id '{application}'.]",
+                        named.unwrap_or_default()
+                    ),
+                )
+            }
             InvalidScope(scope) => (
                 BAD,
                 "invalid_scope",
@@ -84,6 +113,18 @@ impl EntraError {
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret \
                  value, not the client secret ID, for a secret added to the app."
                     .into(),
+            ),
+            IssuerUnavailable => (
+                BAD,
+                "invalid_request",
+                50166,
+                "Request to External OIDC endpoint failed.".into(),
+            ),
+            KeyNotFound => (
+                UNAUTHORIZED,
+                "invalid_client",
+                700027,
+                "Client assertion failed signature validation. [Reason - The key was not found.]".into(),
             ),
             MalformedAssertion => (
                 BAD,
@@ -139,12 +180,28 @@ impl EntraError {
                 70003,
                 format!("The app requested an unsupported grant type '{grant:.200}'."),
             ),
+            WrongApplication => (
+                UNAUTHORIZED,
+                "invalid_client",
+                700021,
+                "Client assertion application identifier doesn't match 'client_id' parameter. Review the \
+                 documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials ."
+                    .into(),
+            ),
             WrongAudience(audience) => {
                 (UNAUTHORIZED, "invalid_client", 700212, federated("audience", audience))
             }
             WrongIssuer(issuer) => {
                 (UNAUTHORIZED, "invalid_client", 700211, federated("issuer", issuer))
             }
+            WrongRealm => (
+                UNAUTHORIZED,
+                "invalid_client",
+                700023,
+                "Client assertion audience claim does not match Realm issuer. Review the documentation at \
+                 https://learn.microsoft.com/entra/identity-platform/certificate-credentials ."
+                    .into(),
+            ),
             WrongSubject(subject) => {
                 (UNAUTHORIZED, "invalid_client", 700213, federated("subject", subject))
             }

@@ -1,0 +1,87 @@
+//! The client certificate: did the application itself sign this?
+//!
+//! `Emulator::bind` reads the certificate registered for the application, its public part; `entra` asks it whether an
+//! assertion is signed with its key. What always holds: the assertion has one of the two forms that Microsoft documents
+//! (PS256 with the certificate's SHA-256, RS256 with its SHA-1), never a mixture. Claims are `entra`'s business.
+//!
+//! The certificate is only a box around a key here, as in Entra ID: neither its issuer nor its names are looked at.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use webpki::EndEntityCert;
+use webpki::ring::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256_LEGACY_KEY};
+
+use super::Error;
+use super::jwt::Jwt;
+
+/// Why an assertion counts as not signed by the application.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unsigned {
+    /// The header names no certificate in the way that belongs to its algorithm, or another certificate.
+    KeyNotFound {
+        /// What it names, in the hexadecimal form that portals show.
+        thumbprint: Option<String>,
+    },
+    /// The certificate's key says no.
+    Signature,
+}
+
+/// The certificate registered for the application.
+pub(super) struct ClientCertificate {
+    certificate: CertificateDer<'static>,
+}
+
+impl ClientCertificate {
+    /// Reads the first certificate of a PEM file; a private key in it is passed over.
+    pub(super) fn read(path: PathBuf) -> Result<Self, Error> {
+        let certificate = match CertificateDer::from_pem_file(&path) {
+            Ok(certificate) => certificate,
+            Err(source) => return Err(Error::ClientCertificate { path, source }),
+        };
+        // An empty signature is always refused; the reason tells whether the key is one that could sign.
+        let refused = EndEntityCert::try_from(&certificate)
+            .and_then(|parsed| parsed.verify_signature(RSA_PKCS1_2048_8192_SHA256, b"", b""));
+        match refused {
+            Err(webpki::Error::InvalidSignatureForPublicKey) => Ok(Self { certificate }),
+            _ => Err(Error::ClientCertificateKey { path }),
+        }
+    }
+
+    fn thumbprint(&self, hash: &'static Algorithm) -> Vec<u8> {
+        digest(hash, &self.certificate).as_ref().to_vec()
+    }
+}
+
+/// Whether the registered certificate's key, if there is one, signed an assertion.
+pub(super) fn check_signature(
+    registered: Option<&ClientCertificate>,
+    jwt: &Jwt<'_>,
+) -> Result<(), Unsigned> {
+    let header = &jwt.header;
+    let (algorithm, hash, named) = match (header.alg.as_str(), &header.x5t_s256, &header.x5t) {
+        ("PS256", Some(named), None) => (RSA_PSS_2048_8192_SHA256_LEGACY_KEY, &SHA256, named),
+        ("RS256", None, Some(named)) => {
+            (RSA_PKCS1_2048_8192_SHA256, &SHA1_FOR_LEGACY_USE_ONLY, named)
+        }
+        _ => return Err(Unsigned::KeyNotFound { thumbprint: None }),
+    };
+    // Some SDKs pad.
+    let named = BASE64URL.decode(named.trim_end_matches('='));
+    // Longer than the digest is no thumbprint, and not to be repeated.
+    let named = named.ok().filter(|named| named.len() == hash.output_len());
+    let registered = registered.filter(|it| named.as_ref() == Some(&it.thumbprint(hash)));
+    let Some(registered) = registered else {
+        let hexadecimal = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        return Err(Unsigned::KeyNotFound {
+            thumbprint: named.map(hexadecimal),
+        });
+    };
+    EndEntityCert::try_from(&registered.certificate)
+        .and_then(|parsed| parsed.verify_signature(algorithm, jwt.signed, &jwt.signature))
+        .map_err(|_| Unsigned::Signature)
+}

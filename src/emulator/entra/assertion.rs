@@ -1,0 +1,86 @@
+//! Assertions: does a signed statement speak for the application?
+//!
+//! `entra` asks when a request brings one. There are two kinds, told apart by their issuer: the application itself, which
+//! signs with its certificate, or the trusted issuer of its federated credential, which signs with keys of its own. What
+//! always holds: a claim is believed only after the signature, and each refusal is the one Entra ID gives. Keys are the
+//! business of `issuer` and `client_certificate`, texts that of `errors`.
+
+use super::super::jwt::{Claims, Jwt};
+use super::super::{client_certificate, issuer, token};
+use super::Tenant;
+use super::errors::EntraError;
+
+impl Tenant {
+    /// Whether an assertion deserves the application's token.
+    pub(super) async fn check_assertion(&self, text: &[u8]) -> Result<(), EntraError> {
+        let jwt = Jwt::parse(text).ok_or(EntraError::MalformedAssertion)?;
+        if self.is_application(&jwt.claims.iss) {
+            self.check_certificate_assertion(jwt)
+        } else {
+            self.check_federated_assertion(jwt).await
+        }
+    }
+
+    async fn check_federated_assertion(&self, jwt: Jwt<'_>) -> Result<(), EntraError> {
+        if jwt.claims.iss != self.issuer.issuer {
+            return Err(EntraError::WrongIssuer(jwt.claims.iss));
+        }
+        let signed = self.issuer.check_signature(&jwt).await;
+        signed.map_err(|reason| match reason {
+            issuer::Unsigned::KeyNotFound => EntraError::KeyNotFound,
+            issuer::Unsigned::Signature => EntraError::BadSignature,
+            issuer::Unsigned::KeysUnavailable => EntraError::IssuerUnavailable,
+        })?;
+        check_time(&jwt.claims)?;
+        let audience = jwt.claims.audience();
+        if audience != token::EXCHANGE_AUDIENCE {
+            return Err(EntraError::WrongAudience(audience.to_owned()));
+        }
+        if jwt.claims.sub != self.issuer.subject {
+            return Err(EntraError::WrongSubject(jwt.claims.sub));
+        }
+        Ok(())
+    }
+
+    fn check_certificate_assertion(&self, jwt: Jwt<'_>) -> Result<(), EntraError> {
+        let signed = client_certificate::check_signature(self.certificate.as_ref(), &jwt);
+        signed.map_err(|reason| match reason {
+            client_certificate::Unsigned::KeyNotFound { thumbprint } => {
+                EntraError::CertificateNotFound {
+                    thumbprint,
+                    application: self.application.client_id.clone(),
+                }
+            }
+            client_certificate::Unsigned::Signature => EntraError::BadSignature,
+        })?;
+        check_time(&jwt.claims)?;
+        // The token endpoint or, as older SDKs have it, the tenant.
+        let tenant = format!("{}{}", self.authority, self.signer.tenant);
+        let audience = jwt.claims.audience();
+        let known = ["/oauth2/v2.0/token", "/v2.0", ""];
+        if !known
+            .iter()
+            .any(|path| audience.eq_ignore_ascii_case(&format!("{tenant}{path}")))
+        {
+            return Err(EntraError::WrongRealm);
+        }
+        if !self.is_application(&jwt.claims.sub) {
+            return Err(EntraError::WrongApplication);
+        }
+        Ok(())
+    }
+
+    fn is_application(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(&self.application.client_id)
+    }
+}
+
+fn check_time(claims: &Claims) -> Result<(), EntraError> {
+    if claims.in_time(token::now()) {
+        return Ok(());
+    }
+    Err(EntraError::AssertionNotInTime {
+        not_before: claims.nbf,
+        expires_at: claims.exp,
+    })
+}

@@ -9,7 +9,6 @@
 //! It knows nothing of the service it serves, and is no part of a production build.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -19,7 +18,6 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use rustls::pki_types::pem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -36,12 +34,14 @@ use issuer::TrustedIssuer;
 use token::Signer;
 
 pub use controls::{Controls, Counts, EntraFault, RedisFault};
+pub use error::Error;
 pub use issuer::{FederatedCredential, KeySource};
 
 mod certificate;
 mod client_certificate;
 mod controls;
 mod entra;
+mod error;
 mod files;
 mod front;
 mod issuer;
@@ -93,62 +93,6 @@ impl Default for Options {
             client_certificate: None,
         }
     }
-}
-
-/// Why an emulator cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The certificate could not be made.
-    #[error("cannot make a certificate")]
-    Certificate(#[from] rcgen::Error),
-    /// The TLS library refused the certificate made.
-    #[error("cannot use the certificate made")]
-    Tls(#[from] rustls::Error),
-    /// There is no directory for the files.
-    #[error("cannot make a temporary directory")]
-    Directory(#[source] io::Error),
-    /// The client certificate could not be read.
-    #[error("cannot read a certificate from {}", path.display())]
-    ClientCertificate {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The client certificate has a key that Entra ID does not take.
-    #[error("the certificate in {} is not one with an RSA key", path.display())]
-    ClientCertificateKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The trusted issuer's keys could not be read.
-    #[error("cannot read a JSON Web Key Set from {}", path.display())]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is no client to ask for the trusted issuer's keys.
-    #[error("cannot set up an HTTP client")]
-    HttpClient(#[source] reqwest::Error),
-    /// A file could not be written.
-    #[error("cannot write {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
 }
 
 /// Entra ID and Azure's front before Redis, bound and ready to run.
@@ -226,7 +170,8 @@ impl Emulator {
         })
     }
 
-    /// The environment with which a client finds the emulator and is known to it.
+    /// The environment with which a client finds the emulator and is known to it. An assertion is
+    /// among it only where the emulator is the trusted issuer.
     ///
     /// It holds secrets, though they are good for nothing but this emulator. The files named live as long as it does.
     pub fn variables(&self) -> Vec<(&'static str, String)> {

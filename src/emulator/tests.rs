@@ -1,5 +1,6 @@
 //! The emulator as its clients meet it: over sockets, before a real `redis-server` and before the store.
 
+use std::io;
 use std::net::TcpListener as StdListener;
 use std::process::{Child, Command, Stdio};
 

@@ -648,8 +648,12 @@ async fn managed_identities_are_served_and_refused() {
     let redis = "&resource=https://redis.azure.com";
     let known = format!("&client_id={}", tenant.application.client_id);
     let two = format!("{known}&principal_id={}", tenant.application.object_id);
+    let oid = format!("&object_id={}", tenant.application.object_id);
+    let principal = oid.replace("object_id", "principal_id");
+    let resource = format!("&mi_res_id={}", tenant.application.resource_id);
+    let machines_resource = resource.replace("mi_res_id", "msi_res_id");
     let header = tenant.identity_header.as_str();
-    let cases = [
+    let mut cases = vec![
         (200, app, vec![redis], header),
         (200, app, vec![redis, &known], header),
         (401, app, vec![redis], "wrong"),
@@ -668,6 +672,15 @@ async fn managed_identities_are_served_and_refused() {
         (400, machine, vec![], "true"),
         (400, machine, vec![redis, "&client_id=other"], "true"),
     ];
+    let names = [&known, &oid, &principal, &resource, &machines_resource];
+    for (path, header) in [(app, header), (machine, "true")] {
+        for (index, name) in names.into_iter().enumerate() {
+            cases.push((200, path, vec![redis, name], header));
+            for other in &names[index + 1..] {
+                cases.push((400, path, vec![redis, name, other], header));
+            }
+        }
+    }
     for (status, path, query, header) in cases {
         let uri = format!("{path}{}", query.concat());
         let request = Request::get(&uri)

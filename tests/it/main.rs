@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod commands;
 mod credentials;
+mod emulator;
 mod real_redis;
 mod rotation;
 mod sample;

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod federation;
+mod python;
 mod signing;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -247,9 +247,7 @@ fn names(host: IpAddr) -> (String, String) {
             ("127.0.0.1".into(), localhost)
         }
         IpAddr::V4(host) => (host.to_string(), host.to_string()),
-        IpAddr::V6(host) if host.is_unspecified() || host.is_loopback() => {
-            ("[::1]".into(), localhost)
-        }
+        IpAddr::V6(host) if host.is_unspecified() => ("[::1]".into(), localhost),
         IpAddr::V6(host) => (format!("[{host}]"), format!("[{host}]")),
     }
 }

@@ -90,8 +90,8 @@ fn main() -> ExitCode {
         Err(error) => {
             let configuration = error.downcast_ref::<config::Error>();
             match configuration {
-                Some(faults) => eprintln!("{faults}"),
-                None => eprintln!("entra-redis: {error:#}"),
+                Some(faults) => complain(&faults.to_string()),
+                None => complain(&format!("entra-redis: {error:#}")),
             }
             if configuration.is_some() {
                 EXIT_USAGE.into()
@@ -116,12 +116,14 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 fn serve(environment: &Environment) -> anyhow::Result<()> {
     let config = Config::new(environment)?;
-    telemetry::start_logging(&config.telemetry);
+    let logging = telemetry::start_logging(&config.telemetry);
     let metrics = app::install_metrics().context("cannot set up metrics")?;
     block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
         let app = App::bind(config, metrics).await?;
-        Ok(app.run(stop).await?)
+        let result = app.run(stop).await;
+        logging.finish();
+        Ok(result?)
     })
 }
 
@@ -148,6 +150,11 @@ fn print_config(environment: &Environment) -> anyhow::Result<()> {
 fn print_document() -> anyhow::Result<()> {
     let document = http::document().to_pretty_json();
     print(&document.context("cannot write the OpenAPI document")?)
+}
+
+/// Prints to standard error, if anybody is there to read it.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints to standard output; a reader that went away is no failure of ours.

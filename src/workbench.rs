@@ -3,13 +3,17 @@
 //! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
 //! variables. Nothing here is in a production build.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args;
 use entra_redis::{
     app::{self, App},
-    config::{Config, Environment, Http},
+    config::{Config, Endpoint, Environment, Http},
     emulator::{self, Emulator, FederatedCredential, KeySource},
     lifecycle, telemetry,
 };
@@ -24,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
     token_lifetime: Duration,
     /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     redis: Option<String>,
     #[command(flatten)]
     federated: Option<Federated>,
@@ -72,6 +76,17 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.parse::<Endpoint>() {
+        Ok(endpoint) => Ok(endpoint.to_string()),
+        Err(error) => Err(error
+            .faults()
+            .iter()
+            .map(|f| format!("expected {}", f.expected))
+            .collect()),
+    }
+}
+
 /// Runs the emulator until told to stop.
 pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> anyhow::Result<()> {
     environment.set_default("HOST", "127.0.0.1");
@@ -113,6 +128,16 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
         let emulator = Emulator::bind(options.emulator(host))
             .await
             .context("cannot start the emulator")?;
+        // What a shell still has of another deployment must not reach this one.
+        for name in [
+            "REDIS_TLS",
+            "REDIS_KEY",
+            "REDIS_CLUSTERING_POLICY",
+            "REDIS_USERNAME",
+            "REDIS_SCOPE",
+        ] {
+            environment.unset(name);
+        }
         for (name, value) in emulator.variables() {
             environment.set(name, value);
         }
@@ -121,17 +146,14 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
         environment.set("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential");
         environment.set("REDIS_AUTH", "entra");
         let config = Config::new(&environment)?;
-        telemetry::start_logging(&config.telemetry);
+        let logging = telemetry::start_logging(&config.telemetry);
         let metrics = app::install_metrics().context("cannot set up metrics")?;
         let redis_endpoint = config.redis.endpoint.to_string();
         let authority = config.identity.authority_host.clone();
         let app = App::bind(config, metrics).await?;
 
-        let service = format!("http://{}", app.public_address());
-        let probes = match app.admin_address() {
-            Some(address) => format!("http://{address}"),
-            None => service.clone(),
-        };
+        let service = url(app.public_address());
+        let probes = app.admin_address().map_or(service.clone(), url);
         let behind = options.redis.as_deref().unwrap_or("a store in memory");
         let lifetime = options.token_lifetime.as_secs();
         print(&format!(
@@ -152,8 +174,20 @@ Ctrl-C stops it.
         let result = app.run(stop).await;
         end.cancel();
         running.await.context("the emulator failed")?;
+        logging.finish();
         Ok(result?)
     })
+}
+
+/// Where a person on this machine finds a listener.
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{address}")
 }
 
 impl Options {

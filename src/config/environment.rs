@@ -48,6 +48,11 @@ impl Environment {
         }
     }
 
+    /// Unsets one variable.
+    pub fn unset(&mut self, name: &str) {
+        self.values.remove(name);
+    }
+
     /// Sets one variable where nothing else did.
     pub fn set_default(&mut self, name: &str, value: &str) {
         if !self.values.contains_key(name) {

@@ -29,6 +29,8 @@ pub enum EntraFault {
     SameToken,
     /// Every request is answered with status 200 and a page of HTML, as by a proxy in between.
     Garbage,
+    /// Every answer ends in its middle.
+    CutOff,
 }
 
 /// What goes wrong at Azure's front before Redis.

@@ -7,9 +7,13 @@
 //! Signing and verifying are `token`'s.
 
 use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -18,6 +22,8 @@ use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio_util::io::ReaderStream;
 
 use super::client_certificate::ClientCertificate;
 use super::controls::{Controls, EntraFault};
@@ -94,7 +100,30 @@ async fn fault(State(tenant): State<Shared>, request: Request, next: Next) -> Re
         EntraFault::Garbage => {
             Html("<!DOCTYPE html><title>Sign in to the network</title>").into_response()
         }
+        EntraFault::CutOff => cut_off(next.run(request).await).await,
         EntraFault::None | EntraFault::SameToken => next.run(request).await,
+    }
+}
+
+/// The first half of an answer; then the connection ends.
+async fn cut_off(answer: Response) -> Response {
+    let (parts, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await;
+    let body = body.unwrap_or_default();
+    let half = std::io::Cursor::new(body.slice(..body.len() / 2)).chain(Broken);
+    Response::from_parts(parts, Body::from_stream(ReaderStream::new(half)))
+}
+
+/// A reader that has nothing but an error.
+struct Broken;
+
+impl AsyncRead for Broken {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
     }
 }
 

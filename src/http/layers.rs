@@ -18,7 +18,7 @@ use axum::{
 use metrics::{Gauge, counter, gauge, histogram};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, error_span, warn};
 
 use super::{error::Problem, instruments};
 use crate::lifecycle::{Lifecycle, Phase};
@@ -99,7 +99,8 @@ async fn observe(
     let method = known_method(request.method());
     let version = request.version();
     let id = request_id(request.headers().get(&REQUEST_ID));
-    let span = info_span!(
+    // At `error`, so that the id is in every line about a request, whatever is logged.
+    let span = error_span!(
         "request",
         http.request.method = method,
         http.route = route.as_ref().map(MatchedPath::as_str),

@@ -100,8 +100,13 @@ fn prefers_json(headers: &HeaderMap) -> bool {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
         let quality = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .map_or(1.0, |quality| quality.parse().unwrap_or(0.0));
+            .find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")))
+            .map_or(1.0, |quality| quality.parse().unwrap_or(0.0_f32));
+        let quality = if (0.0..=1.0).contains(&quality) {
+            quality
+        } else {
+            0.0
+        };
         if name.eq_ignore_ascii_case("application/json") {
             json = quality;
         } else if name.eq_ignore_ascii_case("text/plain") || name.eq_ignore_ascii_case("text/*") {
@@ -130,6 +135,8 @@ mod tests {
         ] {
             assert!(prefers(json), "{json}");
         }
+        assert!(!prefers("application/json; Q=0"));
+        assert!(!prefers("application/json;q=inf"));
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for text in [
             "*/*",

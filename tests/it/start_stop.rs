@@ -300,3 +300,52 @@ async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
             .contains("problem:redis-unavailable")
     );
 }
+
+/// Somebody who reads the log and stops reading, or goes away, must not stop the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_exit() {
+    let redis = RedisServer::start().await;
+    for is_closed in [false, true] {
+        let port = free_port();
+        let mut child = crate::support::command(&[])
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("DRAIN_DELAY", "0s")
+            .env("REDIS_ENDPOINT", redis.address())
+            .env("REDIS_AUTH", "none")
+            .env("REDIS_TLS", "false")
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary was built");
+        // Held and not read, so that the pipe fills; or closed.
+        let mut unread = child.stdout.take();
+        if is_closed {
+            unread = None;
+            child.stderr = None;
+        }
+        let client = crate::support::client();
+        let status = async |path: &str| {
+            let answer = client
+                .get(format!("http://127.0.0.1:{port}{path}"))
+                .send()
+                .await;
+            answer.map(|answer| answer.status().as_u16())
+        };
+        eventually("ready", async || matches!(status("/readyz").await, Ok(200))).await;
+        // Each request logs more than 200 bytes; a pipe holds 64 KiB.
+        for _ in 0..2000 {
+            assert_eq!(status("/sample").await.expect("it answers"), 200);
+        }
+        assert_eq!(status("/healthz").await.expect("it answers"), 200);
+        let id = child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status();
+        assert!(sent.expect("kill is everywhere").success());
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        assert_eq!(ended.expect("it ends").expect("ours").code(), Some(0));
+        drop(unread);
+    }
+}

@@ -21,7 +21,7 @@ pub use self::{
     variables::Variable,
 };
 use self::{
-    fault::{Parser, may_hold_a_secret},
+    fault::{Parser, repeated},
     sections::{
         ServiceVariables, check_named_credential, http, identity, log_filter, log_format, redis,
         unknown_variables,
@@ -130,7 +130,7 @@ impl std::str::FromStr for Endpoint {
         parse::endpoint(text).map_err(|expected| Error {
             faults: vec![Fault {
                 variable: "REDIS_ENDPOINT",
-                met: (!may_hold_a_secret(text)).then(|| format!("`{text}`")),
+                met: Some(repeated(text, false)),
                 expected,
             }],
         })
@@ -191,19 +191,34 @@ pub struct Identity {
     pub client_id: Option<String>,
     /// `AZURE_CLIENT_SECRET`.
     pub client_secret: Option<Secret>,
+    /// `AZURE_CLIENT_CERTIFICATE_PATH`.
+    pub client_certificate: Option<PathBuf>,
+    /// `AZURE_CLIENT_CERTIFICATE_PASSWORD`.
+    pub client_certificate_password: Option<Secret>,
     /// `AZURE_FEDERATED_TOKEN_FILE`.
     pub federated_token_file: Option<PathBuf>,
     /// `AZURE_AUTHORITY_HOST`.
     pub authority_host: String,
-    /// Whether `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` are both there. azure_identity reads their values from the
-    /// process itself, at each request, because the platform rotates the header.
-    pub has_identity_endpoint: bool,
+    /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`.
+    pub identity_endpoint: IdentityEndpoint,
     /// `REDIS_SCOPE`.
     pub scope: String,
     /// `REDIS_USERNAME`.
     pub username: Option<String>,
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR`, for the token endpoint.
     pub roots: Roots,
+}
+
+/// What the platform says of its managed identity endpoint. azure_identity reads the values from the process itself, at
+/// each request, because the platform rotates the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityEndpoint {
+    /// Both variables are there: Container Apps or App Service.
+    Complete,
+    /// `IDENTITY_ENDPOINT` alone: another platform's protocol.
+    WithoutHeader,
+    /// Neither: a virtual machine has one all the same.
+    Unset,
 }
 
 /// Which credentials may be used.
@@ -353,7 +368,16 @@ impl Http {
     /// # Errors
     /// The faults of this section's variables.
     pub fn new(environment: &Environment) -> Result<Self, Error> {
-        let mut parser = Parser { faults: Vec::new() };
+        let names = [
+            "HOST",
+            "PORT",
+            "ADMIN_PORT",
+            "REQUEST_TIMEOUT",
+            "MAX_CONCURRENT_REQUESTS",
+        ];
+        let mut faults = environment.faults.clone();
+        faults.retain(|fault| names.contains(&fault.variable));
+        let mut parser = Parser { faults };
         let http = http(&mut parser, environment.section());
         match parser.faults.is_empty() {
             true => Ok(http),

@@ -6,16 +6,22 @@
 //!
 //! What does not belong here: Redis. Who signs in where is the `redis` module's question.
 
+#[cfg(feature = "client-certificate")]
+mod certificate;
+mod chain;
 mod claims;
 mod credential;
+mod explain;
 mod refresh;
 mod source;
 mod token;
 
+#[cfg(feature = "client-certificate")]
+pub use self::certificate::CertificateError;
 pub use self::{
-    credential::AzureCredential,
+    credential::{AzureCredential, ManagedIdentity},
     refresh::Refresher,
-    source::{AccessToken, Error, FailureKind, TokenSource},
+    source::{AccessToken, Error, FailureKind, Sanitised, TokenSource, Tried},
     token::{Status, Token, Tokens},
 };
 

@@ -36,7 +36,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The faults, in the order of [`Config::variables`].
+    /// The faults, in the order of [`Config::variables`](super::Config::variables).
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
@@ -79,10 +79,40 @@ impl fmt::Display for Warning {
 
 pub(super) const HIDDEN: &str = "(hidden)";
 
-/// Whether a value pasted into the wrong variable could be a connection string or a URL with a password in it.
+/// Longest part of a value that is repeated.
+const LONGEST_SHOWN: usize = 100;
+
+/// Whether a value pasted into the wrong variable could be a secret: a connection string, a URL with a password, a token,
+/// or a word such as keys and client secrets are (20 characters and more, of all three kinds).
 pub(super) fn may_hold_a_secret(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    lower.contains('@') || lower.contains("password=") || lower.contains("key=")
+    if lower.contains('@') || lower.contains("password=") || lower.contains("key=") {
+        return true;
+    }
+    let is_of_a_word = |c: char| c.is_ascii_alphanumeric() || "+=_~-".contains(c);
+    value.split(|c| !is_of_a_word(c)).any(|word| {
+        let has = |kind: fn(&char) -> bool| word.chars().any(|c| kind(&c));
+        word.len() >= 20
+            && has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase)
+            && has(char::is_ascii_digit)
+    })
+}
+
+/// A value as it may be repeated: on one line, of bounded length, hidden where it may hold a secret.
+pub(super) fn repeated(value: &str, is_secret: bool) -> String {
+    if is_secret || may_hold_a_secret(value) {
+        return HIDDEN.to_owned();
+    }
+    let mut text: String = value
+        .chars()
+        .take(LONGEST_SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
+    if value.chars().nth(LONGEST_SHOWN).is_some() {
+        text.push('…');
+    }
+    format!("`{text}`")
 }
 
 /// Types values and keeps the list of what went wrong.
@@ -103,11 +133,7 @@ impl Parser {
             Ok(value) => Some(value),
             Err(expected) => {
                 let hidden = known(name).is_some_and(|variable| variable.secret);
-                let met = match hidden || may_hold_a_secret(&raw) {
-                    true => HIDDEN,
-                    false => &raw,
-                };
-                self.fault(name, Some(met), expected);
+                self.fault(name, Some(repeated(&raw, hidden)), expected);
                 None
             }
         }
@@ -132,12 +158,12 @@ impl Parser {
     pub(super) fn fault(
         &mut self,
         variable: &'static str,
-        met: Option<&str>,
+        met: Option<String>,
         expected: &'static str,
     ) {
         self.faults.push(Fault {
             variable,
-            met: met.map(|met| format!("`{met}`")),
+            met,
             expected,
         });
     }

@@ -1,7 +1,9 @@
 //! Values from text: one function a shape. Each answers with the value or with what was expected instead; it never sees
 //! the variable's name and never quotes the text, which may be a secret.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 /// What a parser says of a text it refuses: the rest of "expected …".
 pub(super) type Expected = &'static str;
@@ -125,6 +127,54 @@ pub(super) fn scope(text: &str) -> Result<String, Expected> {
     }
 }
 
+/// A tenant: its id or one of its domains, as azure_identity takes them.
+pub(super) fn tenant(text: &str) -> Result<String, Expected> {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    match guid(text) {
+        Ok(tenant) => Ok(tenant),
+        Err(_) if text.contains('.') && text.split('.').all(is_part) => Ok(text.to_owned()),
+        Err(_) => Err("a tenant id (a GUID) or a domain of the tenant"),
+    }
+}
+
+/// 8-4-4-4-12 hexadecimal digits.
+pub(super) fn guid(text: &str) -> Result<String, Expected> {
+    let parts: Vec<_> = text.split('-').collect();
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    let is_hexadecimal = |part: &&str| part.bytes().all(|b| b.is_ascii_hexdigit());
+    match lengths == [8, 4, 4, 4, 12] && parts.iter().all(is_hexadecimal) {
+        true => Ok(text.to_owned()),
+        false => Err("a GUID such as 00000000-0000-0000-0000-000000000000"),
+    }
+}
+
+/// A PEM file of certificate authorities.
+pub(super) fn certificates(text: &str) -> Result<PathBuf, Expected> {
+    let path = PathBuf::from(text);
+    let bytes = std::fs::read(&path).map_err(|_| "the path of a file that can be read")?;
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let added = certificate.ok().map(|certificate| store.add(certificate));
+        if !matches!(added, Some(Ok(()))) {
+            return Err("a PEM file in which every certificate can be read");
+        }
+    }
+    match store.is_empty() {
+        true => Err("a PEM file with at least one certificate"),
+        false => Ok(path),
+    }
+}
+
+/// A directory that is there.
+pub(super) fn directory(text: &str) -> Result<PathBuf, Expected> {
+    match std::fs::read_dir(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(_) => Err("the path of a directory that can be read"),
+    }
+}
+
 /// `host[:port]`, the port from Azure's suffixes where it is missing.
 pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
     if text.contains("://") {
@@ -132,14 +182,14 @@ pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
             "host[:port] alone: leave out the scheme (`rediss://`) and everything after the port",
         );
     }
-    if text.contains([',', '=', '@', ';']) {
+    if text.contains([',', '=', '@', ';']) && text.contains('.') {
         return Err(
             "host[:port] alone: this looks like a connection string; leave out options, user and password",
         );
     }
     let expected = "host[:port], such as NAME.REGION.redis.azure.net";
     let (host, port) = split_port(text).ok_or(expected)?;
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     if !is_host(&host) {
         return Err(expected);
     }
@@ -147,7 +197,7 @@ pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
         Some(port) => port
             .parse()
             .ok()
-            .filter(|port: &u16| *port != 0)
+            .filter(|number: &u16| *number != 0 && number.to_string() == port)
             .ok_or("a port from 1 to 65535 after the host")?,
         None => PORTS_BY_SUFFIX
             .iter()
@@ -249,6 +299,9 @@ mod tests {
             "localhost:70000",
             "::1:6379",
             "[::1]6379",
+            "cache.redis.azure.net..",
+            "localhost:+6379",
+            "localhost:06379",
             "",
             ":6379",
             "rediss://localhost:6379",

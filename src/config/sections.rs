@@ -9,7 +9,10 @@ use serde::Deserialize;
 
 use super::{
     Auth, ClusteringPolicy, CredentialChoice, CredentialName, Environment, Http, Identity,
-    LogFormat, Redis, Roots, Warning, fault::Parser, parse, variables::known,
+    IdentityEndpoint, LogFormat, Redis, Roots, Warning,
+    fault::{Fault, Parser},
+    parse,
+    variables::known,
 };
 use crate::secret::Secret;
 
@@ -48,6 +51,8 @@ pub(super) struct IdentityVariables {
     azure_tenant_id: Option<String>,
     azure_client_id: Option<String>,
     azure_client_secret: Option<String>,
+    azure_client_certificate_path: Option<String>,
+    azure_client_certificate_password: Option<String>,
     azure_federated_token_file: Option<String>,
     azure_authority_host: Option<String>,
     identity_endpoint: Option<String>,
@@ -90,7 +95,8 @@ pub(super) fn redis(
     roots: Roots,
     warnings: &mut Vec<Warning>,
 ) -> Option<Redis> {
-    if raw.redis_endpoint.is_none() {
+    let is_refused = |fault: &Fault| fault.variable == "REDIS_ENDPOINT";
+    if raw.redis_endpoint.is_none() && !parser.faults.iter().any(is_refused) {
         parser.fault(
             "REDIS_ENDPOINT",
             None,
@@ -106,7 +112,7 @@ pub(super) fn redis(
     if clustering_policy == ClusteringPolicy::OssCluster {
         parser.fault(
             "REDIS_CLUSTERING_POLICY",
-            Some("OSSCluster"),
+            Some("`OSSCluster`".to_owned()),
             "Auto, EnterpriseCluster or NoCluster: this version reaches one endpoint and cannot follow a cluster's nodes",
         );
     }
@@ -122,7 +128,7 @@ pub(super) fn redis(
             if !tls {
                 parser.fault(
                     "REDIS_TLS",
-                    Some("false"),
+                    Some("`false`".to_owned()),
                     "true while REDIS_AUTH is entra: a token never travels in the clear",
                 );
             }
@@ -139,7 +145,7 @@ pub(super) fn redis(
         }
         (AuthName::None, _) => Auth::None,
     };
-    let ca_file = parser.optional("REDIS_CA_FILE", raw.redis_ca_file, existing_file);
+    let ca_file = parser.optional("REDIS_CA_FILE", raw.redis_ca_file, parse::certificates);
     let pool_size = parser.defaulted("REDIS_POOL_SIZE", raw.redis_pool_size, parse::pool_size);
     let connect_timeout = parser.defaulted(
         "REDIS_CONNECT_TIMEOUT",
@@ -173,21 +179,27 @@ pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity 
                 credential_choice,
             )
             .unwrap_or(CredentialChoice::Any),
-        tenant_id: raw.azure_tenant_id,
-        client_id: raw.azure_client_id,
+        tenant_id: parser.optional("AZURE_TENANT_ID", raw.azure_tenant_id, parse::tenant),
+        client_id: parser.optional("AZURE_CLIENT_ID", raw.azure_client_id, parse::guid),
         client_secret: raw.azure_client_secret.map(Secret::new),
+        client_certificate: raw.azure_client_certificate_path.map(PathBuf::from),
+        client_certificate_password: raw.azure_client_certificate_password.map(Secret::new),
         federated_token_file: raw.azure_federated_token_file.map(PathBuf::from),
         authority_host: parser.defaulted(
             "AZURE_AUTHORITY_HOST",
             raw.azure_authority_host,
             parse::authority,
         ),
-        has_identity_endpoint: raw.identity_endpoint.is_some() && raw.identity_header.is_some(),
+        identity_endpoint: match (raw.identity_endpoint, raw.identity_header) {
+            (Some(_), Some(_)) => IdentityEndpoint::Complete,
+            (Some(_), None) => IdentityEndpoint::WithoutHeader,
+            (None, _) => IdentityEndpoint::Unset,
+        },
         scope: parser.defaulted("REDIS_SCOPE", raw.redis_scope, parse::scope),
         username: raw.redis_username,
         roots: Roots {
-            file: parser.optional("SSL_CERT_FILE", raw.ssl_cert_file, existing_file),
-            directory: raw.ssl_cert_dir.map(PathBuf::from),
+            file: parser.optional("SSL_CERT_FILE", raw.ssl_cert_file, parse::certificates),
+            directory: parser.optional("SSL_CERT_DIR", raw.ssl_cert_dir, parse::directory),
         },
     }
 }
@@ -209,8 +221,8 @@ pub(super) fn check_named_credential(parser: &mut Parser, identity: &Identity) {
             need("AZURE_CLIENT_ID", identity.client_id.is_some(), expected);
             need(
                 "AZURE_CLIENT_SECRET",
-                identity.client_secret.is_some(),
-                expected,
+                identity.client_secret.is_some() || identity.client_certificate.is_some(),
+                "a value, or AZURE_CLIENT_CERTIFICATE_PATH, because AZURE_TOKEN_CREDENTIALS is EnvironmentCredential",
             );
         }
         CredentialName::WorkloadIdentityCredential => {
@@ -293,19 +305,20 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, &'static str> {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, &'static str> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let expected = "a level (off, error, warn, info, debug, trace), or directives such as entra_redis=debug,info";
     #[cfg(feature = "service")]
     if tracing_subscriber::EnvFilter::builder()
         .parse(text)
         .is_err()
     {
-        return Err("tracing directives such as info or entra_redis=debug,info");
+        return Err(expected);
     }
-    Ok(text.to_owned())
-}
-
-fn existing_file(text: &str) -> Result<PathBuf, &'static str> {
-    match std::fs::File::open(text) {
-        Ok(_) => Ok(PathBuf::from(text)),
-        Err(_) => Err("the path of a file that can be read"),
+    // A word that is no level would be taken for the one module to log, and silence all others.
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let mut directives = text.split(',').map(str::trim);
+    match directives.all(|directive| directive.contains('=') || is_level(directive)) {
+        true => Ok(text.to_owned()),
+        false => Err(expected),
     }
 }

@@ -91,7 +91,7 @@ fn a_named_credential_must_be_complete() {
     let error = config(&[
         ("REDIS_ENDPOINT", "localhost:6379"),
         ("AZURE_TOKEN_CREDENTIALS", "workloadidentitycredential"),
-        ("AZURE_CLIENT_ID", "app"),
+        ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-000000000001"),
     ])
     .expect_err("two are missing");
     let variables: Vec<_> = error.faults().iter().map(|f| f.variable).collect();
@@ -117,4 +117,96 @@ fn secrets_are_hidden_where_values_are_shown() {
     assert_eq!(shown("PORT"), Some("1"));
     assert_eq!(shown("HOST"), Some("0.0.0.0"));
     assert_eq!(shown("REDIS_ENDPOINT"), None);
+}
+
+#[test]
+fn a_secret_in_the_wrong_variable_is_not_repeated() {
+    let secrets = [
+        "8hJ3kLmN0pQrStUvWxYz1234567890abcdefgAzCaXyZw=", // the shape of an access key
+        "abc8Q~dEfGhIjKlMnOpQrStUvWxYz0123456789",        // of a client secret
+        "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiIxIn0.c2lnbmF0dXJl", // of a token
+    ];
+    for secret in secrets {
+        for variable in VARIABLES {
+            let mut environment = Environment::from_iter([(variable.name, secret)]);
+            environment.set_default("REDIS_ENDPOINT", "localhost:1");
+            let shown = environment.shown(variable).unwrap_or_default();
+            assert!(!shown.contains(&secret[..8]), "{}", variable.name);
+            if let Err(error) = Config::new(&environment) {
+                let text = error.to_string();
+                assert!(!text.contains(&secret[..8]), "{text}");
+            }
+        }
+    }
+    let long = "x".repeat(10_000);
+    let error = config(&[("PORT", &long)]).expect_err("it is none");
+    assert!(error.to_string().len() < 500, "{error}");
+}
+
+#[test]
+fn a_log_filter_that_would_silence_everything_is_refused() {
+    for wrong in ["verbose", "infoo", "x y", "info;debug", "info,verbose"] {
+        let error = config(&[("REDIS_ENDPOINT", "localhost:1"), ("RUST_LOG", wrong)]);
+        assert_eq!(error.expect_err(wrong).faults()[0].variable, "RUST_LOG");
+    }
+    for right in ["INFO", "entra_redis=debug,info", "info,h2=off"] {
+        assert!(config(&[("REDIS_ENDPOINT", "localhost:1"), ("RUST_LOG", right)]).is_ok());
+    }
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A value as people and machines produce them: plausible, pasted wrongly, or noise.
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~]{0,40}",
+            "\\PC{0,20}",
+            Just("true".to_owned()),
+            Just("5s".to_owned()),
+            Just("localhost:6379".to_owned()),
+            Just("https://login.microsoftonline.com/".to_owned()),
+            Just("WorkloadIdentityCredential".to_owned()),
+            "[0-9]{1,30}(ms|s|m|)",
+        ]
+    }
+
+    proptest! {
+        /// No environment whatsoever makes it panic, and what stands in a secret's variable is nowhere shown.
+        #[test]
+        fn any_environment_is_answered_without_its_secrets(
+            values in prop::collection::vec((0..VARIABLES.len(), value()), 0..12),
+            marker in "[a-z]{12}",
+        ) {
+            let mut environment = Environment::default();
+            for (place, value) in values {
+                let variable = &VARIABLES[place];
+                environment.set(variable.name, match variable.secret {
+                    true => format!("{marker}{value}"),
+                    false => value,
+                });
+            }
+            let shown = match Config::new(&environment) {
+                Ok(config) => format!("{config:?}"),
+                Err(error) => {
+                    prop_assert!(!error.faults().is_empty());
+                    format!("{error} {error:?}")
+                }
+            };
+            prop_assert!(!shown.contains(&marker), "{shown}");
+            for variable in VARIABLES {
+                let shown = environment.shown(variable).unwrap_or_default();
+                prop_assert!(!shown.contains(&marker), "{}", variable.name);
+            }
+        }
+
+        #[test]
+        fn an_endpoint_that_is_taken_is_read_back_as_itself(text in "\\PC{0,40}") {
+            if let Ok(endpoint) = text.parse::<Endpoint>() {
+                prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().ok(), Some(endpoint));
+            }
+        }
+    }
 }

@@ -127,6 +127,14 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     secret("AZURE_CLIENT_SECRET", "secret of the service principal"),
     unset(
+        "AZURE_CLIENT_CERTIFICATE_PATH",
+        "PEM or PFX file with the service principal's certificate and private key, instead of a secret",
+    ),
+    secret(
+        "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+        "password of that file, where it has one",
+    ),
+    unset(
         "AZURE_FEDERATED_TOKEN_FILE",
         "service-account token; set by the workload identity webhook",
     ),

@@ -1,5 +1,10 @@
 //! The claims of an access token that we need, read without checking the signature: the token is for Redis to judge.
 
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
@@ -8,14 +13,11 @@ use super::source::Error;
 #[derive(Deserialize)]
 struct Claims {
     oid: Option<String>,
+    exp: Option<u64>,
+    nbf: Option<u64>,
 }
 
-/// The object id (`oid` claim) of the identity a token was issued to: the user name Azure Managed Redis knows
-/// (Azure page "Use Microsoft Entra for cache authentication").
-///
-/// # Errors
-/// The token is not a JWT or has no such claim; never a user name of another kind.
-pub(super) fn object_id(token: &str) -> Result<String, Error> {
+fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -25,11 +27,51 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
     let payload = URL_SAFE_NO_PAD
         .decode(payload.trim_end_matches('='))
         .map_err(|_| Error::NotAJwt)?;
-    let claims: Claims = serde_json::from_slice(&payload).map_err(|_| Error::NotAJwt)?;
-    claims
-        .oid
-        .filter(|oid| !oid.is_empty())
-        .ok_or(Error::NoObjectId)
+    serde_json::from_slice(&payload).map_err(|_| Error::NotAJwt)
+}
+
+/// The object id (`oid` claim) of the identity a token was issued to: the user name Azure Managed Redis knows
+/// (Azure page "Use Microsoft Entra for cache authentication").
+///
+/// # Errors
+/// The token is not a JWT or has no such claim; never a user name of another kind.
+pub(super) fn object_id(token: &str) -> Result<String, Error> {
+    let oid = read(token)?.oid;
+    oid.filter(|oid| !oid.is_empty()).ok_or(Error::NoObjectId)
+}
+
+/// How far this machine's clock is from Entra ID's, as far as a token that just came can tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Skew {
+    pub(super) by: Duration,
+    ahead: bool,
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.ahead { "ahead" } else { "behind" };
+        write!(f, "about {} s {direction}", self.by.as_secs())
+    }
+}
+
+/// Compares the token's own times with `expires_at`, which counts from this machine's clock where the answer said how
+/// long the token lives, and with `now`.
+pub(super) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
+    let claims = read(token).ok()?;
+    let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));
+    // Valid only later: the clock is behind at least by that. Entra ID dates `nbf` five minutes back.
+    if let Some(early) = nbf.and_then(|nbf| nbf.duration_since(now).ok()) {
+        let by = early.saturating_add(Duration::from_secs(5 * 60));
+        return Some(Skew { by, ahead: false });
+    }
+    Some(match expires_at.duration_since(exp?) {
+        Ok(by) => Skew { by, ahead: true },
+        Err(error) => Skew {
+            by: error.duration(),
+            ahead: false,
+        },
+    })
 }
 
 #[cfg(test)]
@@ -58,5 +100,21 @@ mod tests {
         ] {
             assert!(matches!(object_id(not), Err(Error::NotAJwt)), "{not}");
         }
+    }
+
+    #[test]
+    fn skew_is_what_the_tokens_own_times_say() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let issued = token(r#"{"nbf":9700,"exp":13600}"#); // at 10 000, for an hour
+        // The answer said one hour, this clock says 17 200: an hour and more ahead.
+        let shown = skew(&issued, at(17_200 + 3600), at(17_200)).expect("it can tell");
+        assert_eq!(shown.to_string(), "about 7200 s ahead");
+        let shown = skew(&issued, at(8_000 + 3600), at(8_000)).expect("it can tell");
+        assert_eq!(shown.to_string(), "about 2000 s behind");
+        let shown = skew(&issued, at(13_600), at(10_000)).expect("it can tell");
+        assert_eq!(shown.by, Duration::ZERO);
+        assert_eq!(skew(&token("{}"), at(1), at(1)), None);
+        assert_eq!(skew("opaque", at(1), at(1)), None);
+        skew(&token(r#"{"exp":18446744073709551615}"#), at(1), at(1)); // no overflow
     }
 }

@@ -1,17 +1,21 @@
-//! Azure's credentials as one token source: which one is used, and how each is asked.
+//! Azure's credentials as one token source: how each is asked, and how its refusal is explained.
 //!
-//! What always holds: the choice is made once and never changes, so that a hiccup of Entra ID cannot sign a pod in as
-//! its node; a configured credential that fails is asked again, never skipped. Each request is made by a fresh
-//! credential object, because azure_identity hands out its cached token until 300 s before expiry, and with the SDK's
-//! own retries off, because they can hold a call for more than a minute.
+//! What always holds: the choice (see `chain`) is made once and never changes, so that a hiccup of Entra ID cannot sign a
+//! pod in as its node; a configured credential that fails is asked again, never skipped. Each request is made by a fresh
+//! credential object, because azure_identity hands out its cached token until 300 s before expiry and keeps a federated
+//! token file for 10 minutes, and with the SDK's own retries off, because they can hold a call for more than a minute.
 
-use std::{sync::Arc, sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use azure_core::{
     cloud::CustomConfiguration,
     credentials::{AccessToken as AzureToken, Secret as AzureSecret, TokenCredential},
-    http::{ClientOptions, RetryOptions, Transport},
+    error::ErrorKind,
+    http::{ClientOptions, RetryOptions, Transport, headers::RETRY_AFTER},
 };
 use azure_identity::{
     AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredentialOptions,
@@ -19,11 +23,15 @@ use azure_identity::{
     ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
     WorkloadIdentityCredentialOptions,
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use super::source::{AccessToken, Error, Sanitised, TokenSource, Tried};
+use super::{
+    chain::{self, Selection},
+    claims, explain,
+    source::{AccessToken, Error, Sanitised, TokenSource, Tried},
+};
 use crate::{
-    config::{CredentialChoice, CredentialName, Identity},
+    config::{CredentialName, Identity, IdentityEndpoint},
     secret::Secret,
     tls,
 };
@@ -38,27 +46,54 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// IMDS answers in milliseconds where it exists; elsewhere its address swallows packets. The limit is the one that the
 /// Azure SDKs' own DefaultAzureCredential probes with.
 const IMDS_PROBE_LIMIT: Duration = Duration::from_secs(1);
-const IMDS_ADDRESS: &str = "169.254.169.254:80";
+const IMDS_PROBE: &str =
+    "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
+
+/// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
+const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, asked through azure_identity.
 #[derive(Debug)]
 pub struct AzureCredential {
     identity: Identity,
+    managed_identity: Option<ManagedIdentity>,
+    #[cfg(feature = "client-certificate")]
+    certificate: Option<Arc<super::certificate::ClientCertificate>>,
     /// Reaches Entra ID: the system's proxy settings apply.
     entra: reqwest::Client,
     /// Reaches the managed identity endpoints, which are on this machine and never behind a proxy.
     local: reqwest::Client,
-    /// The credentials that may be asked, in order: one where the choice is clear from the environment.
-    candidates: Vec<CredentialName>,
+    selection: Selection,
     /// The one that is used from now on.
     chosen: OnceLock<CredentialName>,
 }
 
+/// Names a user-assigned managed identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManagedIdentity {
+    /// By the client id, as `AZURE_CLIENT_ID` does.
+    ClientId(String),
+    /// By the object id, also called principal id.
+    ObjectId(String),
+    /// By the ARM resource id. Not on Container Apps and App Service: azure_identity refuses it there.
+    ResourceId(String),
+}
+
+impl From<ManagedIdentity> for UserAssignedId {
+    fn from(identity: ManagedIdentity) -> Self {
+        match identity {
+            ManagedIdentity::ClientId(id) => Self::ClientId(id),
+            ManagedIdentity::ObjectId(id) => Self::ObjectId(id),
+            ManagedIdentity::ResourceId(id) => Self::ResourceId(id),
+        }
+    }
+}
+
 impl AzureCredential {
-    /// Reads from `identity` which credential is configured. Nothing is asked yet.
+    /// Reads from `identity` which credential is configured, and its files. Nothing is asked yet.
     ///
     /// # Errors
-    /// TLS for the token endpoint cannot be set up.
+    /// TLS for the token endpoint cannot be set up, or the client certificate cannot be read.
     pub fn new(identity: Identity) -> Result<Self, Error> {
         let tls = tls::client_config(&identity.roots, None)?;
         let client = || {
@@ -68,26 +103,47 @@ impl AzureCredential {
                 .timeout(REQUEST_LIMIT)
                 .redirect(reqwest::redirect::Policy::none())
         };
-        let candidates = candidates(&identity);
-        let chosen = OnceLock::new();
-        if let [only] = candidates[..] {
-            chosen.get_or_init(|| only);
-        }
-        Ok(Self {
-            entra: client().build().map_err(Error::HttpClient)?,
+        let credential = Self {
+            managed_identity: identity.client_id.clone().map(ManagedIdentity::ClientId),
+            #[cfg(feature = "client-certificate")]
+            certificate: read_certificate(&identity)?,
+            entra: match is_on_this_machine(&identity.authority_host) {
+                true => client().no_proxy(),
+                false => client(),
+            }
+            .build()
+            .map_err(Error::HttpClient)?,
             local: client().no_proxy().build().map_err(Error::HttpClient)?,
+            selection: chain::select(&identity),
             identity,
-            candidates,
-            chosen,
-        })
+            chosen: OnceLock::new(),
+        };
+        if let [only] = credential.selection.candidates[..] {
+            credential.keep(only, &Tried::default());
+        }
+        Ok(credential)
+    }
+
+    /// Uses this managed identity instead of the one that `AZURE_CLIENT_ID` names.
+    ///
+    /// # Errors
+    /// A resource id where the platform's protocol cannot carry one.
+    pub fn managed_identity(mut self, identity: ManagedIdentity) -> Result<Self, Error> {
+        if let (ManagedIdentity::ResourceId(_), IdentityEndpoint::Complete) =
+            (&identity, self.identity.identity_endpoint)
+        {
+            return Err(Error::ResourceId);
+        }
+        self.managed_identity = Some(identity);
+        Ok(self)
     }
 
     /// Asks one candidate after the other; the first that answers is kept.
     async fn choose(&self) -> Result<AzureToken, Error> {
         let mut tried = Tried::default();
-        for &name in &self.candidates {
+        for &name in &self.selection.candidates {
             let answer = match name {
-                CredentialName::ManagedIdentityCredential => match probe_imds().await {
+                CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
                     Ok(()) => {
                         // It is there, so it is configured: from here on a failure is retried, not skipped.
                         self.keep(name, &tried);
@@ -95,25 +151,35 @@ impl AzureCredential {
                     }
                     Err(reason) => Err(reason.to_owned()),
                 },
-                _ => self.ask(name).await.map_err(|error| reason(&error)),
+                _ => self.ask(name).await.map_err(|error| reason(name, &error)),
             };
             match answer {
                 Ok(token) => {
                     self.keep(name, &tried);
                     return Ok(token);
                 }
-                Err(reason) => tried.0.push((name.as_str(), reason)),
+                Err(reason) => tried.push(name, reason),
             }
         }
-        Err(Error::Unavailable(tried))
+        Err(Error::Unavailable(self.all_reasons(tried)))
+    }
+
+    /// Why each one that was not asked was not, and what those that were said.
+    fn all_reasons(&self, mut tried: Tried) -> Tried {
+        for (name, reason) in &self.selection.passed_over {
+            tried.push(*name, reason.clone());
+        }
+        tried.in_order()
     }
 
     fn keep(&self, name: CredentialName, tried: &Tried) {
         self.chosen.get_or_init(|| {
+            let others = self.all_reasons(tried.clone());
             info!(
                 entra.credential = name.as_str(),
-                entra.passed_over = %tried,
-                "this credential is used from now on"
+                entra.others = %others,
+                "{} is used; the others are not: {others}",
+                name.as_str()
             );
             name
         });
@@ -132,18 +198,7 @@ impl AzureCredential {
     fn credential(&self, name: CredentialName) -> azure_core::Result<Arc<dyn TokenCredential>> {
         let identity = &self.identity;
         Ok(match name {
-            CredentialName::EnvironmentCredential => {
-                let text = |value: &Option<String>| value.clone().unwrap_or_default();
-                let secret = identity.client_secret.as_ref().map_or("", Secret::expose);
-                ClientSecretCredential::new(
-                    &text(&identity.tenant_id),
-                    text(&identity.client_id),
-                    AzureSecret::new(secret.to_owned()),
-                    Some(ClientSecretCredentialOptions {
-                        client_options: self.options(&self.entra),
-                    }),
-                )?
-            }
+            CredentialName::EnvironmentCredential => return self.service_principal(),
             CredentialName::WorkloadIdentityCredential => {
                 WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
                     credential_options: ClientAssertionCredentialOptions {
@@ -156,13 +211,47 @@ impl AzureCredential {
             }
             CredentialName::ManagedIdentityCredential => {
                 ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-                    user_assigned_id: identity.client_id.clone().map(UserAssignedId::ClientId),
+                    user_assigned_id: self.managed_identity.clone().map(Into::into),
                     client_options: self.options(&self.local),
                 }))?
             }
             CredentialName::AzureCliCredential => AzureCliCredential::new(None)?,
             CredentialName::AzureDeveloperCliCredential => AzureDeveloperCliCredential::new(None)?,
         })
+    }
+
+    /// By secret where there is one, else by certificate, as EnvironmentCredential does in every SDK.
+    fn service_principal(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let identity = &self.identity;
+        let tenant_id = identity.tenant_id.clone().unwrap_or_default();
+        let client_id = identity.client_id.clone().unwrap_or_default();
+        #[cfg(feature = "client-certificate")]
+        if let (None, Some(certificate)) = (&identity.client_secret, &self.certificate) {
+            let authority = identity.authority_host.trim_end_matches('/');
+            let assertion = super::certificate::CertificateAssertion {
+                certificate: certificate.clone(),
+                client_id: client_id.clone(),
+                audience: format!("{authority}/{tenant_id}/oauth2/v2.0/token"),
+            };
+            let options = ClientAssertionCredentialOptions {
+                client_options: self.options(&self.entra),
+            };
+            return Ok(azure_identity::ClientAssertionCredential::new(
+                tenant_id,
+                client_id,
+                assertion,
+                Some(options),
+            )?);
+        }
+        let secret = identity.client_secret.as_ref().map_or("", Secret::expose);
+        Ok(ClientSecretCredential::new(
+            &tenant_id,
+            client_id,
+            AzureSecret::new(secret.to_owned()),
+            Some(ClientSecretCredentialOptions {
+                client_options: self.options(&self.entra),
+            }),
+        )?)
     }
 
     fn options(&self, client: &reqwest::Client) -> ClientOptions {
@@ -203,6 +292,14 @@ impl TokenSource for AzureCredential {
         };
         let secret = Secret::new(token.token.secret());
         let expires_at = token.expires_on.into();
+        if let Some(skew) = claims::skew(secret.expose(), expires_at, SystemTime::now())
+            && skew.by > SKEW_TOLERATED
+        {
+            warn!(
+                clock.skew_s = skew.by.as_secs(),
+                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but mend the clock"
+            );
+        }
         match &self.identity.username {
             Some(username) => Ok(AccessToken {
                 username: username.clone(),
@@ -214,60 +311,80 @@ impl TokenSource for AzureCredential {
     }
 }
 
-/// The credentials that `identity` allows and configures. Where one is configured by variables it stands alone: only
-/// "not configured" moves on to the next.
-fn candidates(identity: &Identity) -> Vec<CredentialName> {
-    use CredentialName::*;
-    let allowed: &[CredentialName] = match &identity.choice {
-        CredentialChoice::Any => &CredentialName::ALL,
-        CredentialChoice::Production => &CredentialName::ALL[..3],
-        CredentialChoice::Development => &CredentialName::ALL[3..],
-        CredentialChoice::Only(name) => std::slice::from_ref(name),
-    };
-    let application = identity.tenant_id.is_some() && identity.client_id.is_some();
-    let by_variables = |name: &CredentialName| match name {
-        EnvironmentCredential => application && identity.client_secret.is_some(),
-        WorkloadIdentityCredential => application && identity.federated_token_file.is_some(),
-        ManagedIdentityCredential => identity.has_identity_endpoint,
-        AzureCliCredential | AzureDeveloperCliCredential => false,
-    };
-    let found_by_asking = |name: &&CredentialName| {
-        matches!(
-            name,
-            ManagedIdentityCredential | AzureCliCredential | AzureDeveloperCliCredential
-        )
-    };
-    match allowed.iter().find(|name| by_variables(name)) {
-        Some(name) => vec![*name],
-        None => allowed.iter().filter(found_by_asking).copied().collect(),
-    }
+/// An emulated Entra ID, which no proxy can reach.
+fn is_on_this_machine(authority: &str) -> bool {
+    let url = azure_core::http::Url::parse(authority).ok();
+    let host = url.as_ref().and_then(|url| url.host_str());
+    host.is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
 }
 
-/// Whether something listens at the address of the Azure Instance Metadata Service.
-async fn probe_imds() -> Result<(), &'static str> {
-    let connect = tokio::net::TcpStream::connect(IMDS_ADDRESS);
-    match tokio::time::timeout(IMDS_PROBE_LIMIT, connect).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) | Err(_) => {
-            Err("IDENTITY_ENDPOINT is not set and nothing answers at 169.254.169.254")
+/// The client certificate, where one is configured and no secret comes before it.
+#[cfg(feature = "client-certificate")]
+fn read_certificate(
+    identity: &Identity,
+) -> Result<Option<Arc<super::certificate::ClientCertificate>>, Error> {
+    match (&identity.client_certificate, &identity.client_secret) {
+        (Some(path), None) => {
+            let password = identity.client_certificate_password.as_ref();
+            let certificate = super::certificate::ClientCertificate::read(path, password);
+            let certificate = certificate.map_err(|source| Error::Certificate {
+                path: path.clone(),
+                source,
+            })?;
+            Ok(Some(Arc::new(certificate)))
         }
+        _ => Ok(None),
     }
 }
 
-/// Sorts the SDK's error by whether the other side answered, and takes its words without its secrets.
+/// Whether the Azure Instance Metadata Service answers. It refuses requests without its header with 400 (Azure page
+/// "Azure Instance Metadata Service"); a proxy that answers for the whole network does not.
+async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static str> {
+    let answer = client.get(IMDS_PROBE).timeout(IMDS_PROBE_LIMIT).send();
+    match answer.await {
+        Ok(answer) if answer.status() == reqwest::StatusCode::BAD_REQUEST => Ok(()),
+        Ok(_) => Err(
+            "not set: IDENTITY_ENDPOINT, and what answers at 169.254.169.254 is not Azure's metadata service",
+        ),
+        Err(_) => Err(
+            "not set: IDENTITY_ENDPOINT, and nothing answers at 169.254.169.254; in Azure, is an identity assigned to this app?",
+        ),
+    }
+}
+
+/// Sorts the SDK's error by whether the other side answered, explains it, and takes its words without its secrets.
 fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
     let credential = name.as_str();
     let source = Sanitised::new(error);
-    // The SDK wraps the HTTP error into one of its own kind, so the status is in the sources.
+    // The SDK wraps the HTTP error into one of its own kind, so the answer is in the sources.
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = inner {
-        let status = current
+        let kind = current
             .downcast_ref::<azure_core::Error>()
-            .and_then(|error| error.http_status());
-        if let Some(status) = status {
+            .map(azure_core::Error::kind);
+        if let Some(ErrorKind::HttpResponse {
+            status,
+            raw_response,
+            ..
+        }) = kind
+        {
+            let status = u16::from(*status);
+            let retry_after = raw_response.as_ref().and_then(|response| {
+                let seconds = response.headers().get_optional_str(&RETRY_AFTER)?;
+                Some(Duration::from_secs(seconds.trim().parse().ok()?))
+            });
+            let mend = match name {
+                CredentialName::ManagedIdentityCredential => explain::managed_identity(status),
+                _ => explain::code(&source.to_string()).and_then(explain::aadsts),
+            };
             return Error::Refused {
                 credential,
-                status: status.into(),
+                status,
+                mend,
+                retry_after,
                 source,
             };
         }
@@ -276,73 +393,17 @@ fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
     Error::Failed { credential, source }
 }
 
-/// Why a candidate was passed over, in its own words.
-fn reason(error: &Error) -> String {
-    match std::error::Error::source(error) {
+/// Why a candidate was passed over, and what to do.
+fn reason(name: CredentialName, error: &Error) -> String {
+    let words = match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, Environment};
-
-    fn candidates_of(pairs: &[(&str, &str)]) -> Vec<&'static str> {
-        let mut environment: Environment = pairs.iter().copied().collect();
-        environment.set("REDIS_ENDPOINT", "localhost:6379");
-        let config = Config::new(&environment).expect("the pairs are valid");
-        candidates(&config.identity)
-            .iter()
-            .map(|name| name.as_str())
-            .collect()
-    }
-
-    #[test]
-    fn what_the_variables_configure_stands_alone() {
-        let application = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
-        let with = |more: &[(&'static str, &'static str)]| {
-            candidates_of(&[&application[..], more].concat())
-        };
-        let file = ("AZURE_FEDERATED_TOKEN_FILE", "/f");
-        let secret = ("AZURE_CLIENT_SECRET", "s");
-        let endpoint = [("IDENTITY_ENDPOINT", "http://e"), ("IDENTITY_HEADER", "h")];
-        assert_eq!(with(&[secret, file]), ["EnvironmentCredential"]);
-        assert_eq!(
-            with(&[file, endpoint[0], endpoint[1]]),
-            ["WorkloadIdentityCredential"]
-        );
-        assert_eq!(with(&endpoint), ["ManagedIdentityCredential"]);
-        assert_eq!(
-            with(&[
-                file,
-                ("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
-            ]),
-            ["ManagedIdentityCredential"]
-        );
-    }
-
-    #[test]
-    fn what_no_variable_announces_is_found_by_asking_in_order() {
-        let asked = [
-            "ManagedIdentityCredential",
-            "AzureCliCredential",
-            "AzureDeveloperCliCredential",
-        ];
-        assert_eq!(candidates_of(&[]), asked);
-        // A secret without its application configures nothing; so does half an identity endpoint.
-        assert_eq!(
-            candidates_of(&[("AZURE_CLIENT_SECRET", "s"), ("IDENTITY_ENDPOINT", "e")]),
-            asked
-        );
-        assert_eq!(
-            candidates_of(&[("AZURE_TOKEN_CREDENTIALS", "dev")]),
-            &asked[1..]
-        );
-        assert_eq!(
-            candidates_of(&[("AZURE_TOKEN_CREDENTIALS", "prod")]),
-            &asked[..1]
-        );
+    };
+    match name {
+        CredentialName::AzureCliCredential => format!("{words} (sign in with `az login`)"),
+        CredentialName::AzureDeveloperCliCredential => {
+            format!("{words} (sign in with `azd auth login`)")
+        }
+        _ => words,
     }
 }

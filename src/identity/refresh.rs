@@ -34,6 +34,10 @@ const ATTEMPT_LIMIT_FLOOR: Duration = Duration::from_secs(1);
 /// Without one, three attempts of four take no longer than this (or a quarter of what the source may take).
 const ATTEMPT_LIMIT_WITHOUT_TOKEN: Duration = Duration::from_secs(3);
 
+/// Entra ID's longest lives are 28 hours (continuous access evaluation). A token said to live longer is asked for anew
+/// as if it lived this long: somebody's clock is wrong.
+const LONGEST_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+
 /// Longest wait between attempts while the token held lives.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait without a live token: service must resume within 5 s of Entra's return.
@@ -95,7 +99,9 @@ impl Refresher {
                     failures = failures.saturating_add(1);
                     self.status
                         .send_modify(|status| status.failure = Some(error.kind()));
-                    let wait = wait_after_failure(failures, self.live(), fastrand::f64());
+                    let live = self.live();
+                    let wait = wait_after_failure(failures, live, fastrand::f64())
+                        .max(asked_to_wait(error.retry_after(), live));
                     self.report_failure(&error, wait);
                     wait
                 }
@@ -142,7 +148,8 @@ impl Refresher {
         let remaining = token
             .expires_at
             .duration_since(now)
-            .map_err(|error| Error::Expired(error.duration()))?;
+            .map_err(|error| Error::Expired(error.duration()))?
+            .min(LONGEST_LIFE);
         let held = self.token.borrow();
         let version = match held.as_deref() {
             // A token held past its end may be the same one judged by a clock that was set since: take it again.
@@ -228,14 +235,23 @@ fn wait_after_same_token(remaining: Duration) -> Duration {
 
 /// Full jitter over a doubling bound. While the token held lives, never more than a quarter of what is left of it.
 fn wait_after_failure(failures: u32, live: Option<Duration>, random: f64) -> Duration {
-    let longest = match live {
-        Some(remaining) => LONGEST_WAIT.min(remaining / 4),
-        None => LONGEST_WAIT_WITHOUT_TOKEN,
-    };
     let bound = Duration::from_millis(250)
         .saturating_mul(1 << failures.min(10))
-        .min(longest);
+        .min(longest_wait(live));
     bound.mul_f64(random).max(SHORTEST_WAIT)
+}
+
+/// How long the other side's `Retry-After` is heeded: no longer than any failure is waited after, because the promise to
+/// callers comes first.
+fn asked_to_wait(retry_after: Option<Duration>, live: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(longest_wait(live))
+}
+
+fn longest_wait(live: Option<Duration>) -> Duration {
+    match live {
+        Some(remaining) => LONGEST_WAIT.min(remaining / 4),
+        None => LONGEST_WAIT_WITHOUT_TOKEN,
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::claims;
-use crate::{report::Chain, secret::Secret};
+use crate::{config::CredentialName, report::Chain, secret::Secret};
 
 /// Anything that can get an access token for Redis.
 ///
@@ -67,15 +67,34 @@ pub enum Error {
     #[error("no credential is available: {0}")]
     Unavailable(Tried),
     /// The source answered and refused.
-    #[error("{credential} was refused with status {status}")]
+    #[error("{credential} was refused with status {status}{}", Mend(*.mend))]
     Refused {
         /// The credential's name.
         credential: &'static str,
         /// HTTP status of the answer.
         status: u16,
+        /// What it means and what to do, where that is known.
+        mend: Option<&'static str>,
+        /// How long the answer asked to wait.
+        retry_after: Option<Duration>,
         /// The answer's own words, without anything that looks like a token.
         #[source]
         source: Sanitised,
+    },
+    /// A resource id names the managed identity on a platform whose protocol azure_identity cannot say it in.
+    #[error(
+        "on Container Apps and App Service a managed identity cannot be named by its resource id: use its client id (`az identity show --query clientId`)"
+    )]
+    ResourceId,
+    /// The client certificate cannot be used.
+    #[cfg(feature = "client-certificate")]
+    #[error("the client certificate in {} cannot be used", path.display())]
+    Certificate {
+        /// `AZURE_CLIENT_CERTIFICATE_PATH`.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: super::certificate::CertificateError,
     },
     /// The source could not be asked, or answered something unusable.
     #[error("{credential} got no token")]
@@ -136,6 +155,14 @@ impl FailureKind {
 }
 
 impl Error {
+    /// How long the other side asked to wait before the next request.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// For a source of your own: takes the error's text, without anything that looks like a token.
     pub fn other(error: &dyn std::error::Error) -> Self {
         Self::Other(Sanitised::new(error))
@@ -147,25 +174,54 @@ impl Error {
             Self::TimedOut(_) => FailureKind::TimedOut,
             Self::Unavailable(_) => FailureKind::Unavailable,
             Self::Refused { .. } => FailureKind::Refused,
-            Self::Failed { .. } | Self::Other(_) | Self::Tls(_) | Self::HttpClient(_) => {
-                FailureKind::Failed
-            }
+            Self::Failed { .. }
+            | Self::Other(_)
+            | Self::ResourceId
+            | Self::Tls(_)
+            | Self::HttpClient(_) => FailureKind::Failed,
+            #[cfg(feature = "client-certificate")]
+            Self::Certificate { .. } => FailureKind::Failed,
             Self::NotAJwt | Self::NoObjectId | Self::Expired(_) => FailureKind::Unusable,
         }
     }
 }
 
-/// What each credential of a list said, in the order they were tried.
-#[derive(Debug, Default)]
-pub struct Tried(pub(super) Vec<(&'static str, String)>);
+/// What each credential of the chain said, or why it was not asked.
+#[derive(Debug, Clone, Default)]
+pub struct Tried(Vec<(CredentialName, String)>);
+
+impl Tried {
+    pub(super) fn push(&mut self, name: CredentialName, reason: String) {
+        self.0.push((name, reason));
+    }
+
+    /// In the order of the chain.
+    pub(super) fn in_order(mut self) -> Self {
+        let place = |name| CredentialName::ALL.iter().position(|known| *known == name);
+        self.0.sort_by_key(|(name, _)| place(*name));
+        self
+    }
+}
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (credential, reason)) in self.0.iter().enumerate() {
+        for (number, (name, reason)) in self.0.iter().enumerate() {
             let separator = if number > 0 { "; " } else { "" };
-            write!(f, "{separator}{credential}: {reason}")?;
+            write!(f, "{separator}{}: {reason}", name.as_str())?;
         }
         Ok(())
+    }
+}
+
+/// What to do, in brackets.
+struct Mend(Option<&'static str>);
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(mend) => write!(f, " ({mend})"),
+            None => Ok(()),
+        }
     }
 }
 

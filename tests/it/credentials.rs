@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Azure, Service};
+use crate::support::{Azure, Load, Service, eventually};
 
 async fn signs_in(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
     let mut environment = azure.environment(credential);
@@ -110,4 +110,304 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
         "{error}"
     );
     assert_eq!(azure.controls.counts().tokens_issued, 0);
+}
+
+/// Whatever Entra ID answers, the loop goes on, the held token serves, and outcomes are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_answer_is_survived_and_counted() {
+    use entra_redis::emulator::EntraFault;
+    use std::time::Duration;
+    let azure = Azure::with_lifetime(5).await;
+    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    service.ready().await;
+    let load = Load::start(&service.url("/sample"), 4);
+    let faults = [
+        EntraFault::RetryAfter(429, Duration::from_secs(60)),
+        EntraFault::Status(500),
+        EntraFault::Status(400),
+        EntraFault::Garbage,
+        EntraFault::CutOff,
+        EntraFault::Slow(Duration::from_millis(1200)),
+    ];
+    for fault in faults {
+        let issued = async || azure.controls.counts().tokens_issued;
+        let before = issued().await;
+        eventually("a fresh token", async || issued().await > before).await;
+        azure.controls.set_entra(fault);
+        // The next is asked for at 3.25 to 3.75 s.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        azure.controls.set_entra(EntraFault::None);
+    }
+    let (good, failures) = load.stop().await;
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(good > 100, "{good}");
+    let count = async |outcome: &str| {
+        let labels = ["source=\"WorkloadIdentityCredential\"", outcome];
+        service.metric("entra_token_refresh_total", &labels).await
+    };
+    assert!(count("outcome=\"failure\"").await >= 5.0);
+    assert!(count("outcome=\"success\"").await >= 6.0);
+    let log = service.log();
+    assert!(log.contains("refused with status 429"), "{log}");
+    assert_eq!(
+        service.metric("redis_connections_opened_total", &[]).await,
+        2.0
+    );
+}
+
+/// With the exchange failing and a managed identity at hand, no token is taken from it: a pod must not become its node.
+#[tokio::test]
+async fn a_failing_credential_is_never_replaced_by_another() {
+    use entra_redis::emulator::EntraFault;
+    let exchange = Azure::with_lifetime(60).await;
+    let platform = Azure::with_lifetime(60).await;
+    exchange.controls.set_entra(EntraFault::Status(500));
+    let mut environment = exchange.environment("");
+    for name in ["IDENTITY_ENDPOINT", "IDENTITY_HEADER"] {
+        environment.push((name.to_owned(), platform.variable(name).to_owned()));
+    }
+    environment.push(("AZURE_CLIENT_SECRET".to_owned(), String::new()));
+    let mut service = Service::start(&[], environment).await;
+    let failed = "getting a token failed, there is none to serve with";
+    assert_eq!(
+        service.event(failed).await["entra.credential"],
+        "WorkloadIdentityCredential"
+    );
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(platform.controls.counts().tokens_issued, 0);
+    exchange.controls.set_entra(EntraFault::None);
+    service.ready().await;
+    assert_eq!(platform.controls.counts().tokens_issued, 0);
+}
+
+/// One line says which credential is used and why the others are not.
+#[tokio::test]
+async fn the_choice_is_explained_in_one_line() {
+    let azure = Azure::with_lifetime(60).await;
+    let mut environment = azure.environment("");
+    environment.push(("AZURE_CLIENT_SECRET".to_owned(), String::new()));
+    let service = Service::start(&[], environment).await;
+    service.ready().await;
+    let log = service.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("is used; the others are not"))
+        .collect();
+    let [line] = lines[..] else {
+        panic!("one line, once: {lines:?}");
+    };
+    for part in [
+        "WorkloadIdentityCredential is used",
+        "EnvironmentCredential: not set: AZURE_CLIENT_SECRET",
+        "ManagedIdentityCredential: WorkloadIdentityCredential comes first",
+        "AzureCliCredential: WorkloadIdentityCredential comes first",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+}
+
+/// Nothing is signed in: each credential is named with its reason and what to do. (With managed identity in the list the
+/// metadata service's address is asked, which `tests/metadata-service` does in a network of its own.)
+#[tokio::test]
+async fn when_no_credential_is_there_each_is_named_with_what_to_do() {
+    let azure = Azure::with_lifetime(60).await;
+    let environment = [
+        ("AZURE_TOKEN_CREDENTIALS", "dev"),
+        ("REDIS_ENDPOINT", azure.variable("REDIS_ENDPOINT")),
+        ("REDIS_CA_FILE", azure.variable("REDIS_CA_FILE")),
+        ("PATH", "/nonexistent"),
+    ];
+    let mut service = Service::start(&[], environment).await;
+    let failed = service
+        .event("getting a token failed, there is none to serve with")
+        .await;
+    let error = failed["error"].as_str().expect("a text");
+    for part in [
+        "no credential is available: EnvironmentCredential: AZURE_TOKEN_CREDENTIALS leaves it out",
+        "AzureCliCredential:",
+        "`az login`",
+        "AzureDeveloperCliCredential:",
+        "`azd auth login`",
+    ] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    service.signal("-TERM");
+    assert_eq!(service.end().await.code(), Some(0));
+}
+
+/// Entra's code is explained, and a wrong client id of a managed identity too.
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let azure = Azure::with_lifetime(60).await;
+    let unknown = "00000000-0000-0000-0000-000000000001";
+    let cases = [
+        (
+            "EnvironmentCredential",
+            "AZURE_CLIENT_SECRET",
+            "wrong",
+            "the secret's value, not its id",
+        ),
+        (
+            "EnvironmentCredential",
+            "AZURE_CLIENT_ID",
+            unknown,
+            "check AZURE_CLIENT_ID",
+        ),
+        (
+            "EnvironmentCredential",
+            "AZURE_TENANT_ID",
+            unknown,
+            "check AZURE_TENANT_ID",
+        ),
+        (
+            "EnvironmentCredential",
+            "REDIS_SCOPE",
+            "https://vault.azure.net/.default",
+            "check REDIS_SCOPE",
+        ),
+        (
+            "ManagedIdentityCredential",
+            "AZURE_CLIENT_ID",
+            unknown,
+            "is not assigned",
+        ),
+        (
+            "ManagedIdentityCredential",
+            "IDENTITY_HEADER",
+            "wrong",
+            "IDENTITY_HEADER",
+        ),
+    ];
+    for (credential, name, value, mend) in cases {
+        let mut environment = azure.environment(credential);
+        environment.push((name.to_owned(), value.to_owned()));
+        let mut service = Service::start(&[], environment).await;
+        let failed = service
+            .event("getting a token failed, there is none to serve with")
+            .await;
+        let error = failed["error"].as_str().expect("a text");
+        assert!(
+            error.contains(mend),
+            "{credential} with a wrong {name}: {error}"
+        );
+        assert!(
+            service
+                .text("/readyz")
+                .await
+                .contains("the credential was refused")
+        );
+    }
+}
+
+/// The service principal's certificate, in each form it comes in; made by OpenSSL's command line, as people make them.
+#[tokio::test]
+async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let openssl = |arguments: &str| {
+        let done = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory.path())
+            .output()
+            .expect("openssl is installed; `tests/run` sees to it");
+        assert!(
+            done.status.success(),
+            "openssl {arguments}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=application -keyout key.pem -out certificate.pem",
+    );
+    openssl("pkcs8 -topk8 -v2 aes-256-cbc -in key.pem -passout pass:opens-it -out locked-key.pem");
+    openssl("rsa -traditional -in key.pem -out old-key.pem");
+    openssl(
+        "pkcs12 -export -inkey key.pem -in certificate.pem -passout pass:opens-it -out new.pfx",
+    );
+    openssl("pkcs12 -export -inkey key.pem -in certificate.pem -passout pass: -out open.pfx");
+    openssl("ecparam -name prime256v1 -genkey -noout -out ec-key.pem");
+    let read = |name: &str| std::fs::read_to_string(path(name)).expect("openssl wrote it");
+    let write = |name: &str, parts: &[&str]| {
+        let text: String = parts.iter().map(|part| read(part)).collect();
+        std::fs::write(path(name), text).expect("there is room");
+    };
+    write("plain.pem", &["certificate.pem", "key.pem"]);
+    write("reversed.pem", &["old-key.pem", "certificate.pem"]);
+    write("locked.pem", &["certificate.pem", "locked-key.pem"]);
+    write("keyless.pem", &["certificate.pem"]);
+    write("certificateless.pem", &["key.pem"]);
+    write("elliptic.pem", &["certificate.pem", "ec-key.pem"]);
+    std::fs::write(path("garbage.pfx"), [0x30, 0x82, 1, 2]).expect("there is room");
+
+    let azure = Azure::start(entra_redis::emulator::Options {
+        client_certificate: Some(directory.path().join("certificate.pem")),
+        ..Default::default()
+    })
+    .await;
+    let good = [
+        ("plain.pem", ""),
+        ("reversed.pem", ""),
+        ("locked.pem", "opens-it"),
+        ("new.pfx", "opens-it"),
+        ("open.pfx", ""),
+    ];
+    for (file, password) in good {
+        let more = [
+            ("AZURE_CLIENT_SECRET", ""),
+            ("AZURE_CLIENT_CERTIFICATE_PATH", &path(file)),
+            ("AZURE_CLIENT_CERTIFICATE_PASSWORD", password),
+        ];
+        signs_in(&azure, "EnvironmentCredential", &more).await;
+    }
+    let bad = [
+        ("keyless.pem", "", "no private key"),
+        ("certificateless.pem", "", "no certificate"),
+        ("elliptic.pem", "", "not an RSA key"),
+        ("locked.pem", "", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+        ("locked.pem", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+        ("new.pfx", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+        ("garbage.pfx", "", "neither PEM nor PFX"),
+        ("absent.pem", "", "cannot be read"),
+    ];
+    for (file, password, expected) in bad {
+        let mut command = crate::support::command(&[]);
+        command.envs(azure.environment("EnvironmentCredential"));
+        command
+            .env("PORT", "0")
+            .env("AZURE_CLIENT_SECRET", "")
+            .env("AZURE_CLIENT_CERTIFICATE_PATH", path(file))
+            .env("AZURE_CLIENT_CERTIFICATE_PASSWORD", password);
+        let output = command.output().await.expect("the binary was built");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{file}: {stderr}");
+        assert!(stderr.contains(expected), "{file}: {stderr}");
+    }
+}
+
+/// By object id and by resource id, through the library; a resource id is refused where it cannot be said.
+#[tokio::test]
+async fn a_managed_identity_is_named_in_each_way_the_platform_allows() {
+    use entra_redis::{
+        config::{Config, Environment},
+        identity::{AzureCredential, Error, ManagedIdentity},
+    };
+    let azure = Azure::with_lifetime(60).await;
+    let environment: Environment = azure
+        .environment("ManagedIdentityCredential")
+        .into_iter()
+        .collect();
+    let config = Config::new(&environment).expect("they are complete");
+    let credential = || AzureCredential::new(config.identity.clone()).expect("it can be set up");
+    let by_resource_id =
+        credential().managed_identity(ManagedIdentity::ResourceId("/subscriptions/x".to_owned()));
+    let error = by_resource_id.expect_err("azure_identity cannot");
+    assert!(
+        matches!(error, Error::ResourceId) && error.to_string().contains("client id"),
+        "{error}"
+    );
+    assert!(
+        credential()
+            .managed_identity(ManagedIdentity::ObjectId("x".to_owned()))
+            .is_ok()
+    );
 }

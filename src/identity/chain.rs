@@ -1,0 +1,197 @@
+//! Which credential? The one question that is answered once, at start, from the configuration alone where it can be.
+//!
+//! The order is the Azure SDKs' (DefaultAzureCredential): environment, workload identity, managed identity, Azure CLI,
+//! Azure Developer CLI. What always holds: a credential that variables configure stands alone, because only "not
+//! configured" moves on to the next; each one that is passed over has a reason that says what to do.
+
+use crate::config::{CredentialChoice, CredentialName, Identity};
+
+/// What may be asked, and why the rest is not.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// One where variables decide; else those that only asking can tell, in order.
+    pub(super) candidates: Vec<CredentialName>,
+    /// The others, each with its reason.
+    pub(super) passed_over: Vec<(CredentialName, String)>,
+}
+
+enum Verdict {
+    Configured,
+    /// No variable announces it.
+    FoundByAsking,
+    Not(String),
+}
+
+pub(super) fn select(identity: &Identity) -> Selection {
+    use CredentialName::*;
+    let mut selection = Selection {
+        candidates: Vec::new(),
+        passed_over: Vec::new(),
+    };
+    let mut configured = None;
+    for name in CredentialName::ALL {
+        let verdict = match (configured, name) {
+            _ if !is_allowed(identity.choice, name) => {
+                Verdict::Not("AZURE_TOKEN_CREDENTIALS leaves it out".to_owned())
+            }
+            (Some(first), _) => Verdict::Not(format!("{first} comes first")),
+            (None, EnvironmentCredential) => environment(identity),
+            (None, WorkloadIdentityCredential) => workload_identity(identity),
+            (None, ManagedIdentityCredential) => managed_identity(identity),
+            (None, AzureCliCredential | AzureDeveloperCliCredential) => Verdict::FoundByAsking,
+        };
+        match verdict {
+            Verdict::Configured => {
+                configured = Some(name.as_str());
+                // Those before it that only asking could find are not asked: what is configured is meant.
+                let unasked = selection.candidates.drain(..);
+                let reason = format!("{} is configured", name.as_str());
+                selection
+                    .passed_over
+                    .extend(unasked.map(|name| (name, reason.clone())));
+                selection.candidates.push(name);
+            }
+            Verdict::FoundByAsking => selection.candidates.push(name),
+            Verdict::Not(reason) => selection.passed_over.push((name, reason)),
+        }
+    }
+    selection
+}
+
+fn is_allowed(choice: CredentialChoice, name: CredentialName) -> bool {
+    use CredentialName::*;
+    match choice {
+        CredentialChoice::Any => true,
+        CredentialChoice::Production => {
+            !matches!(name, AzureCliCredential | AzureDeveloperCliCredential)
+        }
+        CredentialChoice::Development => {
+            matches!(name, AzureCliCredential | AzureDeveloperCliCredential)
+        }
+        CredentialChoice::Only(only) => name == only,
+    }
+}
+
+/// Names the variables that are missing.
+fn missing(variables: &[(&str, bool)]) -> String {
+    let missing: Vec<_> = variables
+        .iter()
+        .filter(|(_, is_set)| !is_set)
+        .map(|(name, _)| *name)
+        .collect();
+    missing.join(" and ")
+}
+
+fn environment(identity: &Identity) -> Verdict {
+    let has_secret = identity.client_secret.is_some() || identity.client_certificate.is_some();
+    let missing = missing(&[
+        ("AZURE_TENANT_ID", identity.tenant_id.is_some()),
+        ("AZURE_CLIENT_ID", identity.client_id.is_some()),
+        (
+            "AZURE_CLIENT_SECRET (or AZURE_CLIENT_CERTIFICATE_PATH)",
+            has_secret,
+        ),
+    ]);
+    match missing.is_empty() {
+        true => Verdict::Configured,
+        false => Verdict::Not(format!("not set: {missing}")),
+    }
+}
+
+fn workload_identity(identity: &Identity) -> Verdict {
+    if identity.federated_token_file.is_none() {
+        return Verdict::Not(
+            "not set: AZURE_FEDERATED_TOKEN_FILE; on AKS the webhook sets it for pods with the label azure.workload.identity/use: \"true\", made after the label".to_owned(),
+        );
+    }
+    let missing = missing(&[
+        ("AZURE_TENANT_ID", identity.tenant_id.is_some()),
+        ("AZURE_CLIENT_ID", identity.client_id.is_some()),
+    ]);
+    match missing.is_empty() {
+        true => Verdict::Configured,
+        false => Verdict::Not(format!(
+            "not set: {missing}; does the service account have the annotation azure.workload.identity/client-id?"
+        )),
+    }
+}
+
+fn managed_identity(identity: &Identity) -> Verdict {
+    match identity.identity_endpoint {
+        crate::config::IdentityEndpoint::Complete => Verdict::Configured,
+        crate::config::IdentityEndpoint::WithoutHeader => Verdict::Not(
+            "IDENTITY_ENDPOINT is set and IDENTITY_HEADER is not: this kind of managed identity is not supported".to_owned(),
+        ),
+        crate::config::IdentityEndpoint::Unset => Verdict::FoundByAsking,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment};
+
+    const TENANT: (&str, &str) = ("AZURE_TENANT_ID", "contoso.example");
+    const CLIENT: (&str, &str) = ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-000000000001");
+    const SECRET: (&str, &str) = ("AZURE_CLIENT_SECRET", "s");
+    const CERTIFICATE: (&str, &str) = ("AZURE_CLIENT_CERTIFICATE_PATH", "/c.pem");
+    const FILE: (&str, &str) = ("AZURE_FEDERATED_TOKEN_FILE", "/f");
+    const ENDPOINT: (&str, &str) = ("IDENTITY_ENDPOINT", "http://e");
+    const HEADER: (&str, &str) = ("IDENTITY_HEADER", "h");
+
+    const fn credentials(value: &'static str) -> (&'static str, &'static str) {
+        ("AZURE_TOKEN_CREDENTIALS", value)
+    }
+
+    /// Environment in; candidates out, and for each credential passed over a part of its reason.
+    #[test]
+    #[rustfmt::skip] // a table
+    fn what_the_environment_selects() {
+        type Row = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
+        const TABLE: &[Row] = &[
+            // Variables configure one: it stands alone.
+            (&[TENANT, CLIENT, SECRET], "Environment", &["Environment", "Environment", "Environment", "Environment"]),
+            (&[TENANT, CLIENT, CERTIFICATE], "Environment", &["comes first", "", "", ""]),
+            (&[TENANT, CLIENT, SECRET, FILE, ENDPOINT, HEADER], "Environment", &["", "", "", ""]),
+            (&[TENANT, CLIENT, FILE], "WorkloadIdentity", &["AZURE_CLIENT_SECRET", "comes first", "", ""]),
+            (&[TENANT, CLIENT, FILE, ENDPOINT, HEADER], "WorkloadIdentity", &["", "comes first", "", ""]),
+            (&[CLIENT, ENDPOINT, HEADER], "ManagedIdentity", &["AZURE_TENANT_ID and AZURE_CLIENT_SECRET", "azure.workload.identity/use", "", ""]),
+            (&[ENDPOINT, HEADER], "ManagedIdentity", &["AZURE_CLIENT_ID", "webhook", "", ""]),
+            // Set but empty means unset.
+            (&[TENANT, CLIENT, ("AZURE_CLIENT_SECRET", ""), FILE], "WorkloadIdentity", &["AZURE_CLIENT_SECRET", "", "", ""]),
+            // Nothing is configured: what only asking can tell, in order.
+            (&[], "ManagedIdentity AzureCli AzureDeveloperCli", &["AZURE_TENANT_ID and AZURE_CLIENT_ID and AZURE_CLIENT_SECRET", "webhook"]),
+            (&[SECRET], "ManagedIdentity AzureCli AzureDeveloperCli", &["not set: AZURE_TENANT_ID and AZURE_CLIENT_ID", ""]),
+            (&[FILE], "ManagedIdentity AzureCli AzureDeveloperCli", &["", "azure.workload.identity/client-id"]),
+            (&[TENANT, FILE], "ManagedIdentity AzureCli AzureDeveloperCli", &["", "not set: AZURE_CLIENT_ID"]),
+            (&[ENDPOINT], "AzureCli AzureDeveloperCli", &["", "", "IDENTITY_HEADER is not"]),
+            // AZURE_TOKEN_CREDENTIALS cuts the list.
+            (&[credentials("prod")], "ManagedIdentity", &["", "", "leaves it out", "leaves it out"]),
+            (&[credentials("PROD"), TENANT, CLIENT, SECRET], "Environment", &["", "", "", ""]),
+            (&[credentials("dev")], "AzureCli AzureDeveloperCli", &["leaves it out", "leaves it out", "leaves it out"]),
+            (&[credentials("dev"), TENANT, CLIENT, SECRET], "AzureCli AzureDeveloperCli", &["leaves it out", "", ""]),
+            (&[credentials("AzureCliCredential"), TENANT, CLIENT, FILE], "AzureCli", &["leaves it out", "", "", ""]),
+            (&[credentials("ManagedIdentityCredential"), TENANT, CLIENT, FILE], "ManagedIdentity", &["", "", "", ""]),
+            (&[credentials("managedidentitycredential"), CLIENT, ENDPOINT, HEADER], "ManagedIdentity", &["", "", "", ""]),
+            (&[credentials("WorkloadIdentityCredential"), TENANT, CLIENT, SECRET, FILE], "WorkloadIdentity", &["leaves it out", "", "", ""]),
+        ];
+        for (pairs, candidates, reasons) in TABLE {
+            let mut environment: Environment = pairs.iter().copied().collect();
+            environment.set("REDIS_ENDPOINT", "localhost:6379");
+            let config = Config::new(&environment).expect("the pairs are valid");
+            let selection = select(&config.identity);
+            let names: Vec<_> = selection
+                .candidates
+                .iter()
+                .map(|name| name.as_str().trim_end_matches("Credential"))
+                .collect();
+            assert_eq!(names.join(" "), *candidates, "{pairs:?}");
+            let passed_over = &selection.passed_over;
+            assert_eq!(passed_over.len(), reasons.len(), "{pairs:?}: {passed_over:?}");
+            for ((name, reason), part) in passed_over.iter().zip(*reasons) {
+                assert!(reason.contains(part), "{pairs:?}, {}: {reason}", name.as_str());
+                assert!(!reason.is_empty());
+            }
+        }
+    }
+}

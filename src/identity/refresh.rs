@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn replicas_started_together_do_not_ask_together() {
+        let waits: Vec<_> = (0..100)
+            .map(|_| wait_before_refresh(24 * HOUR, fastrand::f64()))
+            .collect();
+        let (first, last) = (waits.iter().min(), waits.iter().max());
+        let spread = *last.expect("a hundred") - *first.expect("a hundred");
+        assert!(spread > HOUR, "{spread:?} of a possible 2.4 hours");
+    }
+
+    #[test]
     fn waiting_after_failures_grows_to_a_ceiling_and_shrinks_with_the_tokens_life() {
         let wait = |failures, live| wait_after_failure(failures, live, 1.0);
         assert_eq!(wait(1, Some(HOUR)), Duration::from_millis(500));
@@ -321,6 +331,8 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Answer {
         Token(&'static str, Duration),
+        /// A different one each time.
+        Fresh(Duration),
         Fail,
         Hang,
     }
@@ -353,6 +365,11 @@ mod tests {
                 Answer::Token(text, life) => Ok(AccessToken {
                     username: "user".to_owned(),
                     secret: Secret::new(text),
+                    expires_at: SystemTime::now() + life,
+                }),
+                Answer::Fresh(life) => Ok(AccessToken {
+                    username: "user".to_owned(),
+                    secret: Secret::new(format!("{:?}", fastrand::u128(..))),
                     expires_at: SystemTime::now() + life,
                 }),
                 Answer::Fail => Err(Error::other(&std::fmt::Error)),
@@ -427,6 +444,42 @@ mod tests {
         );
         assert_eq!(tokens.newest().expect("it lives").secret.expose(), "b");
         task.abort();
+    }
+
+    /// A day of an hour's tokens, and one of a day's: asked for as often as needed and no more, and never without one.
+    #[tokio::test(start_paused = true)]
+    async fn tokens_of_an_hour_and_of_a_day_follow_one_another() {
+        for (life, least, most) in [(HOUR, 31, 40), (24 * HOUR, 1, 3)] {
+            let source = Script::new(&[Answer::Fresh(life)]);
+            let (refresher, mut tokens) = Refresher::new(source.clone());
+            let task = tokio::spawn(refresher.run());
+            tokens.changed().await;
+            let end = Instant::now() + 24 * HOUR;
+            while Instant::now() < end {
+                assert!(tokens.newest().is_some(), "there is always one that lives");
+                sleep(Duration::from_secs(60)).await;
+            }
+            let asked = source.calls.load(Ordering::SeqCst);
+            assert!(
+                (least..=most).contains(&asked),
+                "{asked} requests in a day of {life:?}"
+            );
+            task.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_said_to_live_for_years_is_asked_for_anew_within_days() {
+        let (refresher, _tokens) = Refresher::new(Script::new(&[Answer::Fail]));
+        let far = AccessToken {
+            username: "user".to_owned(),
+            secret: Secret::new("far"),
+            expires_at: SystemTime::now() + 24 * 3650 * HOUR,
+        };
+        match refresher.judge(far) {
+            Ok(Outcome::New(token)) => assert!(token.remaining() <= LONGEST_LIFE),
+            _ => panic!("it can be used"),
+        }
     }
 
     #[tokio::test]

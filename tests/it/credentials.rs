@@ -384,30 +384,64 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
     }
 }
 
-/// By object id and by resource id, through the library; a resource id is refused where it cannot be said.
+/// By client id and by object id, through the library; a resource id is refused where it cannot be said. (Virtual machines
+/// take all three: `tests/metadata-service`.)
 #[tokio::test]
 async fn a_managed_identity_is_named_in_each_way_the_platform_allows() {
-    use entra_redis::{
-        config::{Config, Environment},
-        identity::{AzureCredential, Error, ManagedIdentity},
-    };
     let azure = Azure::with_lifetime(60).await;
-    let environment: Environment = azure
-        .environment("ManagedIdentityCredential")
-        .into_iter()
-        .collect();
-    let config = Config::new(&environment).expect("they are complete");
-    let credential = || AzureCredential::new(config.identity.clone()).expect("it can be set up");
-    let by_resource_id =
-        credential().managed_identity(ManagedIdentity::ResourceId("/subscriptions/x".to_owned()));
-    let error = by_resource_id.expect_err("azure_identity cannot");
+    let example = std::env::current_exe().expect("it runs");
+    let example = example
+        .ancestors()
+        .nth(2)
+        .expect("target/debug/deps/it")
+        .join("examples/managed_identity");
     assert!(
-        matches!(error, Error::ResourceId) && error.to_string().contains("client id"),
-        "{error}"
+        example.exists(),
+        "run `cargo build --examples` first, as `tests/run` does"
     );
-    assert!(
-        credential()
-            .managed_identity(ManagedIdentity::ObjectId("x".to_owned()))
-            .is_ok()
-    );
+    let run = async |kind: &str, id: &str| {
+        let mut command = tokio::process::Command::new(&example);
+        command
+            .args([kind, id])
+            .env_clear()
+            .envs(azure.environment("ManagedIdentityCredential"));
+        let output = command.output().await.expect("it was built");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (
+            output.status.success(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (good, by_client_id, stderr) = run("client-id", azure.variable("AZURE_CLIENT_ID")).await;
+    assert!(good, "{stderr}");
+    let object_id = by_client_id.split(' ').next().expect("whose it is");
+    let (good, by_object_id, stderr) = run("object-id", object_id).await;
+    assert!(good, "{stderr}");
+    assert!(by_object_id.starts_with(object_id), "{by_object_id}");
+    let (good, _, stderr) = run("resource-id", "/subscriptions/0/resourcegroups/x").await;
+    assert!(!good && stderr.contains("ResourceId"), "{stderr}");
+}
+
+/// The platform replaces the federated token file; its content at the time of each exchange counts.
+#[tokio::test]
+async fn the_federated_token_file_is_read_for_each_exchange() {
+    let azure = Azure::with_lifetime(60).await;
+    let directory = tempfile::tempdir().expect("there is room");
+    let file = directory.path().join("anywhere");
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.push((
+        "AZURE_FEDERATED_TOKEN_FILE".to_owned(),
+        file.display().to_string(),
+    ));
+    let mut service = Service::start(&[], environment).await;
+    let failed = "getting a token failed, there is none to serve with";
+    service.event(failed).await; // it is not there
+    std::fs::write(&file, "not an assertion").expect("there is room");
+    eventually("it is refused", async || {
+        service.log().contains("refused with status")
+    })
+    .await;
+    std::fs::copy(azure.variable("AZURE_FEDERATED_TOKEN_FILE"), &file).expect("there is room");
+    service.ready().await;
 }

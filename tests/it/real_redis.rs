@@ -396,25 +396,33 @@ async fn what_was_sent_to_sign_in_is_in_no_error() {
     assert!(!shown.contains(&key[..8]), "{shown}");
 }
 
+/// A load balancer with nothing behind it, which ends connections at once, and one that answers the first commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_end_at_once_are_opened_ever_more_slowly() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
-    let port = listener.local_addr().expect("bound").port();
-    let accepted = Arc::new(AtomicU64::new(0));
-    let counted = accepted.clone();
-    tokio::spawn(async move {
-        while listener.accept().await.is_ok() {
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-    });
-    let builder = Pool::builder(endpoint(port)).plain_text().no_sign_in();
-    let pool = builder.build().expect("no TLS");
-    sleep(Duration::from_secs(4)).await;
-    let accepted = accepted.load(Ordering::SeqCst);
-    assert!((2..20).contains(&accepted), "{accepted} connections in 4 s");
-    connect_error(&pool).await;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for answers in [0, 2] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let counted = accepted.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..answers {
+                    let _ = client.read(&mut [0; 1024]).await;
+                    let _ = client.write_all(b"+OK\r\n").await;
+                }
+            }
+        });
+        let builder = Pool::builder(endpoint(port)).plain_text().no_sign_in();
+        let pool = builder.build().expect("no TLS");
+        sleep(Duration::from_secs(4)).await;
+        let accepted = accepted.load(Ordering::SeqCst);
+        assert!((2..30).contains(&accepted), "{accepted} connections in 4 s");
+        connect_error(&pool).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

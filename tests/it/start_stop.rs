@@ -16,6 +16,7 @@ async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
     service.ready().await;
     let load = Load::start(&service.url("/sample"), 32);
     eventually("load runs", async || load.good() > 200).await;
+    load.server_may_end();
     service.signal("-TERM");
     let told = Instant::now();
     // Not ready at once, while requests go on being answered.

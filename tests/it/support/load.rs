@@ -19,6 +19,8 @@ pub(crate) struct Load {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    /// Whether the server may stop listening.
+    may_end: AtomicBool,
     good: AtomicU64,
     /// Failures by what was met.
     failures: Mutex<BTreeMap<String, u64>>,
@@ -51,7 +53,12 @@ impl Load {
                                 Err(error) => Some(format!("{status}, cut off: {error:?}")),
                             }
                         }
-                        Err(error) if is_refused(&error) => return, // nobody listens any more
+                        // Nobody listens any more: this was no accepted request.
+                        Err(error)
+                            if error.is_connect() && shared.may_end.load(Ordering::Relaxed) =>
+                        {
+                            return;
+                        }
                         Err(error) => Some(format!("{error:?}")),
                     };
                     match met {
@@ -69,6 +76,11 @@ impl Load {
         load
     }
 
+    /// From now on, that no connection can be opened is no failure.
+    pub(crate) fn server_may_end(&self) {
+        self.shared.may_end.store(true, Ordering::Relaxed);
+    }
+
     /// Good answers so far.
     pub(crate) fn good(&self) -> u64 {
         self.shared.good.load(Ordering::Relaxed)
@@ -81,17 +93,4 @@ impl Load {
         let failures = self.shared.failures.lock().expect("no panic while held");
         (self.good(), failures.clone())
     }
-}
-
-/// Whether no connection could be opened because nobody listens.
-fn is_refused(error: &reqwest::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

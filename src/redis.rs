@@ -24,8 +24,7 @@ mod reauth;
 pub use self::{
     builder::{BuildError, Builder},
     connection::Connection,
-    connector::Step,
-    error::{ConnectError, Error, Refusal},
+    error::{ConnectError, Error, Refusal, Step},
     pool::{Pool, Status},
 };
 

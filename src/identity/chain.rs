@@ -194,4 +194,36 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        /// Whatever is set, each credential is asked or has a reason, and no reason repeats a value.
+        #[test]
+        fn any_environment_selects_without_showing_a_value(
+            set in proptest::collection::vec(proptest::bool::ANY, 8),
+            choice in 0..8_usize,
+        ) {
+            const MARKER: &str = "never-to-be-shown";
+            const ID: &str = "00000000-0000-0000-0000-000000000001";
+            let names = [
+                ("AZURE_TENANT_ID", ID), ("AZURE_CLIENT_ID", ID), ("AZURE_CLIENT_SECRET", MARKER),
+                ("AZURE_CLIENT_CERTIFICATE_PATH", MARKER), ("AZURE_CLIENT_CERTIFICATE_PASSWORD", MARKER),
+                ("AZURE_FEDERATED_TOKEN_FILE", MARKER), ("IDENTITY_ENDPOINT", MARKER), ("IDENTITY_HEADER", MARKER),
+            ];
+            let pairs = names.into_iter().zip(set).filter(|(_, set)| *set).map(|(pair, _)| pair);
+            let mut environment: Environment = pairs.collect();
+            let choices = ["", "prod", "dev"].into_iter().chain(CredentialName::ALL.map(CredentialName::as_str));
+            environment.set("AZURE_TOKEN_CREDENTIALS", choices.collect::<Vec<_>>()[choice]);
+            environment.set("REDIS_ENDPOINT", "localhost:6379");
+            let shown = match Config::new(&environment) {
+                Ok(config) => {
+                    let selection = select(&config.identity);
+                    let all = selection.candidates.len() + selection.passed_over.len();
+                    proptest::prop_assert_eq!(all, CredentialName::ALL.len());
+                    format!("{selection:?}")
+                }
+                Err(error) => error.to_string(),
+            };
+            proptest::prop_assert!(!shown.contains(MARKER), "{}", shown);
+        }
+    }
 }

@@ -42,7 +42,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait without a live token: service must resume within 5 s of Entra's return.
 const LONGEST_WAIT_WITHOUT_TOKEN: Duration = Duration::from_millis(1500);
-/// Longest wait after Redis refused the token held.
+/// Wait after Redis refused the token held; doubles with each new token that is refused too.
 const WAIT_IN_DOUBT: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -81,7 +81,7 @@ impl Refresher {
     /// Asks for tokens until dropped. Dropping it abandons the request in flight; the token held stays with the readers
     /// until it ends.
     pub async fn run(self) -> Infallible {
-        let mut failures = 0_u32;
+        let (mut failures, mut doubts) = (0_u32, 0_u32);
         loop {
             let wait = match self.attempt(failures).await {
                 Ok(Outcome::New(token)) => {
@@ -108,9 +108,13 @@ impl Refresher {
             };
             let asked = Instant::now();
             tokio::select! {
-                () = sleep(wait) => {}
-                // A token just issued may be refused for a moment, until Redis knows of it: not asked for at once.
-                () = self.doubt.notified() => sleep_until(asked + wait.min(WAIT_IN_DOUBT)).await,
+                () = sleep(wait) => doubts = 0,
+                // A token just issued may be refused for a moment, until Redis knows of it, and one of an identity that
+                // is no user of the cache always is: not asked for at once, and ever less often.
+                () = self.doubt.notified() => {
+                    sleep_until(asked + wait.min(wait_in_doubt(doubts))).await;
+                    doubts = doubts.saturating_add(1);
+                }
             }
         }
     }
@@ -245,6 +249,10 @@ fn wait_after_failure(failures: u32, live: Option<Duration>, random: f64) -> Dur
 /// callers comes first.
 fn asked_to_wait(retry_after: Option<Duration>, live: Option<Duration>) -> Duration {
     retry_after.unwrap_or_default().min(longest_wait(live))
+}
+
+fn wait_in_doubt(doubts: u32) -> Duration {
+    WAIT_IN_DOUBT * (1 << doubts.min(6))
 }
 
 fn longest_wait(live: Option<Duration>) -> Duration {
@@ -466,6 +474,23 @@ mod tests {
             );
             task.abort();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_are_all_refused_are_asked_for_ever_less_often() {
+        let source = Script::new(&[Answer::Fresh(HOUR)]);
+        let (refresher, tokens) = Refresher::new(source.clone());
+        let task = tokio::spawn(refresher.run());
+        for _ in 0..3600 {
+            tokens.doubt();
+            sleep(Duration::from_secs(1)).await;
+        }
+        let asked = source.calls.load(Ordering::SeqCst);
+        assert!(
+            (8..20).contains(&asked),
+            "{asked} requests in an hour of refusals"
+        );
+        task.abort();
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Opens one connection: resolve, dial, TLS, sign in, under one time-out.
 
 use std::{
-    fmt, io,
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tracing::info;
 
 use super::{
     connection::{Closing, Connection, Life},
-    error::{ConnectError, Refusal},
+    error::{ConnectError, Refusal, Step},
     reauth,
 };
 use crate::{
@@ -61,31 +61,6 @@ pub(super) enum Credentials {
     Entra(Tokens),
     Key(Secret),
     None,
-}
-
-/// The steps of opening a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Step {
-    /// Asking DNS for addresses.
-    Resolve,
-    /// Opening the TCP connection.
-    Dial,
-    /// The TLS handshake.
-    Tls,
-    /// AUTH and the first commands.
-    SignIn,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Resolve => "resolving",
-            Self::Dial => "connecting to",
-            Self::Tls => "the TLS handshake with",
-            Self::SignIn => "signing in to",
-        })
-    }
 }
 
 impl Connector {

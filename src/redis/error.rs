@@ -1,10 +1,9 @@
 //! What can go wrong between a caller and Redis, in the words a caller needs to decide.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use redis::RedisError;
 
-use super::connector::Step;
 use crate::config::Endpoint;
 
 /// Why a command has no answer.
@@ -93,6 +92,31 @@ pub enum ConnectError {
         /// The time-out for all steps together.
         limit: Duration,
     },
+}
+
+/// The steps of opening a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Asking DNS for addresses.
+    Resolve,
+    /// Opening the TCP connection.
+    Dial,
+    /// The TLS handshake.
+    Tls,
+    /// AUTH and the first commands.
+    SignIn,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolving",
+            Self::Dial => "connecting to",
+            Self::Tls => "the TLS handshake with",
+            Self::SignIn => "signing in to",
+        })
+    }
 }
 
 /// What Redis said to a sign-in. Servers repeat the arguments of commands they do not know, and redis-rs the answers it

@@ -117,7 +117,7 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
 async fn every_bad_answer_is_survived_and_counted() {
     use entra_redis::emulator::EntraFault;
     use std::time::Duration;
-    let azure = Azure::with_lifetime(5).await;
+    let azure = Azure::with_lifetime(8).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     let load = Load::start(&service.url("/sample"), 4);
@@ -127,15 +127,15 @@ async fn every_bad_answer_is_survived_and_counted() {
         EntraFault::Status(400),
         EntraFault::Garbage,
         EntraFault::CutOff,
-        EntraFault::Slow(Duration::from_millis(1200)),
+        EntraFault::Slow(Duration::from_millis(700)),
     ];
     for fault in faults {
         let issued = async || azure.controls.counts().tokens_issued;
         let before = issued().await;
         eventually("a fresh token", async || issued().await > before).await;
         azure.controls.set_entra(fault);
-        // The next is asked for at 3.25 to 3.75 s.
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        // The next is asked for at 65 to 75 % of 8 s, and once more well before the end.
+        tokio::time::sleep(Duration::from_millis(6500)).await;
         azure.controls.set_entra(EntraFault::None);
     }
     let (good, failures) = load.stop().await;

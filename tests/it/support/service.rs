@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -18,6 +19,8 @@ use super::{LIMIT, eventually};
 pub(crate) struct Service {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Read what it prints, to the end.
+    readers: Vec<JoinHandle<()>>,
     pub(crate) public: String,
     pub(crate) admin: Option<String>,
     pub(crate) client: reqwest::Client,
@@ -46,11 +49,14 @@ impl Service {
             .spawn()
             .expect("the binary was built");
         let lines = Arc::<Mutex<Vec<String>>>::default();
-        collect(child.stdout.take().expect("it is piped"), lines.clone());
-        collect(child.stderr.take().expect("it is piped"), lines.clone());
+        let readers = vec![
+            collect(child.stdout.take().expect("it is piped"), lines.clone()),
+            collect(child.stderr.take().expect("it is piped"), lines.clone()),
+        ];
         let mut service = Self {
             child,
             lines,
+            readers,
             public: String::new(),
             admin: None,
             client: client(),
@@ -141,7 +147,12 @@ impl Service {
     /// Waits for its end.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         match timeout(LIMIT * 2, self.child.wait()).await {
-            Ok(status) => status.expect("it is our child"),
+            Ok(status) => {
+                for reader in self.readers.drain(..) {
+                    reader.await.expect("no panic"); // what it printed last is in the log, too
+                }
+                status.expect("it is our child")
+            }
             Err(_) => panic!("it did not end, log:\n{}", self.log()),
         }
     }
@@ -176,11 +187,14 @@ pub(crate) fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-fn collect(output: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+fn collect(
+    output: impl AsyncRead + Unpin + Send + 'static,
+    into: Arc<Mutex<Vec<String>>>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(output).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             into.lock().expect("no panic while held").push(line);
         }
-    });
+    })
 }

@@ -410,6 +410,7 @@ fn reason(name: CredentialName, error: &Error) -> String {
 
 #[cfg(all(test, feature = "emulator"))]
 mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -450,6 +451,28 @@ mod tests {
             .expect("it is there and issues one");
         assert_eq!(credential.name(), "ManagedIdentityCredential");
         assert_eq!(token.username.len(), 36, "an object id");
+
+        // By its other two names: one is the user name, the other stands in the token.
+        let claims = token.secret.expose().split('.').nth(1).expect("a JWT");
+        let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
+        let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+        let resource_id = claims["xms_mirid"].as_str().expect("its resource id");
+        for identity in [
+            ManagedIdentity::ObjectId(token.username.clone()),
+            ManagedIdentity::ResourceId(resource_id.to_owned()),
+        ] {
+            credential = credential
+                .managed_identity(identity)
+                .expect("no App Service");
+            let again = credential.fetch().await.expect("it issues one");
+            assert_eq!(again.username, token.username);
+        }
+        let unknown = ManagedIdentity::ResourceId("/subscriptions/0".to_owned());
+        credential = credential
+            .managed_identity(unknown)
+            .expect("no App Service");
+        let error = credential.fetch().await.expect_err("nobody's");
+        assert!(error.to_string().contains("is not assigned"), "{error}");
         stop.cancel();
         running.await.expect("it ends well");
     }

@@ -117,10 +117,13 @@ mod tests {
 
     #[test]
     fn an_own_answer_waits_for_the_end_of_a_push() {
-        let (mut order, mut out) = (Order::default(), Vec::new());
-        order.pass(b">2\r\n+a\r\n", &mut out).expect("it is RESP");
-        order.answer(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
-        order.pass(b"+b\r\n", &mut out).expect("it is RESP");
-        assert_eq!(out, b">2\r\n+a\r\n+b\r\n+own\r\n");
+        let push = b">2\r\n+a\r\n$2\r\nbc\r\n";
+        for cut in 1..push.len() {
+            let (mut order, mut out) = (Order::default(), Vec::new());
+            order.pass(&push[..cut], &mut out).expect("it is RESP");
+            order.answer(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
+            order.pass(&push[cut..], &mut out).expect("it is RESP");
+            assert_eq!(out, [push.as_slice(), b"+own\r\n"].concat(), "cut at {cut}");
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(in crate::emulator) struct Replies {
 impl Replies {
     /// Whether the bytes so far end inside a reply.
     pub(in crate::emulator) fn is_inside(&self) -> bool {
-        self.open > 0
+        self.open > 0 || self.skip > 0
     }
 
     /// Follows `input` to the end of the reply at hand, or to its own.

@@ -59,6 +59,8 @@ pub struct Counts {
     pub connections_opened: u64,
     /// `AUTH` and `HELLO … AUTH` accepted.
     pub auth_accepted: u64,
+    /// Those among the accepted that brought the very token their connection was signed in with already.
+    pub auth_repeated: u64,
     /// `AUTH` and `HELLO … AUTH` refused for their token or by [`RedisFault::RefuseAuth`].
     pub auth_refused: u64,
     /// Connections closed because the token they were signed in with ended.
@@ -86,6 +88,7 @@ pub(super) struct Tallies {
     pub(super) tokens_issued: Tally,
     pub(super) connections_opened: Tally,
     pub(super) auth_accepted: Tally,
+    pub(super) auth_repeated: Tally,
     pub(super) auth_refused: Tally,
     pub(super) connections_expired: Tally,
 }
@@ -145,6 +148,7 @@ impl Controls {
             tokens_issued: tallies.tokens_issued.read(),
             connections_opened: tallies.connections_opened.read(),
             auth_accepted: tallies.auth_accepted.read(),
+            auth_repeated: tallies.auth_repeated.read(),
             auth_refused: tallies.auth_refused.read(),
             connections_expired: tallies.connections_expired.read(),
         }

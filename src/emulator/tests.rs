@@ -351,7 +351,17 @@ async fn a_connection_ends_with_its_token_unless_signed_in_again() {
         emulator
             .controls()
             .set_token_lifetime(Duration::from_secs(60));
-        lives.ask(&emulator.auth(), "+OK\r\n").await;
+        let auth = emulator.auth();
+        lives.ask(&auth, "+OK\r\n").await;
+        assert_eq!(emulator.controls().counts().auth_repeated, 0);
+        lives.ask(&auth, "+OK\r\n").await;
+        lives.ask("AUTH secret\r\n", WRONGPASS).await;
+        lives.ask(&auth, "+OK\r\n").await;
+        // On another connection, or after it was signed out, the token is a new one.
+        emulator.client().await.ask(&auth, "+OK\r\n").await;
+        lives.ask("RESET\r\n", "+RESET\r\n").await;
+        lives.ask(&auth, "+OK\r\n").await;
+        assert_eq!(emulator.controls().counts().auth_repeated, 2);
         assert_eq!(ends.rest().await, "");
         lives.ask("PING\r\n", "+PONG\r\n").await;
         assert_eq!(emulator.controls().counts().connections_expired, 1);

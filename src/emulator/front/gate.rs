@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ring::digest::{Digest, SHA256, digest};
 use tokio::time::Instant;
 
 use super::super::controls::RedisFault;
@@ -35,7 +36,7 @@ const DEFAULT_USER: &[u8] = b"default";
 /// The state of one connection.
 pub(super) struct Gate<'a> {
     front: &'a Front,
-    signed_in_until: Option<Instant>,
+    signed_in: Option<SignedIn>,
     protocol: u8,
     /// Answers in place of a server.
     session: Option<Session>,
@@ -49,6 +50,12 @@ pub(super) struct Gate<'a> {
     pub(super) to_server: Outbox,
 }
 
+/// The token that a connection lives by.
+struct SignedIn {
+    until: Instant,
+    token: Digest,
+}
+
 enum SignIn {
     Accepted,
     Refused,
@@ -59,7 +66,7 @@ impl<'a> Gate<'a> {
     pub(super) fn new(front: &'a Front, has_server: bool) -> Self {
         Self {
             front,
-            signed_in_until: None,
+            signed_in: None,
             protocol: 2,
             session: (!has_server).then(|| Session::new(Arc::clone(&front.store))),
             order: Order::default(),
@@ -73,7 +80,7 @@ impl<'a> Gate<'a> {
 
     /// When the token ends that the client is signed in with.
     pub(super) fn signed_in_until(&self) -> Option<Instant> {
-        self.signed_in_until
+        self.signed_in.as_ref().map(|signed_in| signed_in.until)
     }
 
     /// Whether the client is done: nothing it sends will be looked at.
@@ -91,7 +98,7 @@ impl<'a> Gate<'a> {
         let mut at = 0;
         let mut parts = std::mem::take(&mut self.parts);
         while !self.ending && !self.hung {
-            match resp::command(&input[at..], self.signed_in_until.is_some(), &mut parts) {
+            match resp::command(&input[at..], self.signed_in.is_some(), &mut parts) {
                 Ok(None) => break,
                 Ok(Some(length)) => {
                     let raw = &input[at..at + length];
@@ -131,10 +138,10 @@ impl<'a> Gate<'a> {
             self.answer_ok();
             self.ending = true;
         } else if is("RESET") {
-            self.signed_in_until = None;
+            self.signed_in = None;
             self.protocol = 2;
             self.forward(arguments, raw);
-        } else if self.signed_in_until.is_none() {
+        } else if self.signed_in.is_none() {
             self.answer_error(NOAUTH);
         } else {
             self.forward(arguments, raw);
@@ -167,7 +174,7 @@ impl<'a> Gate<'a> {
                 SignIn::Unanswered => return,
             }
         }
-        if self.signed_in_until.is_none() {
+        if self.signed_in.is_none() {
             return self.answer_error(NOAUTH_HELLO);
         }
         self.protocol = hello.version.unwrap_or(self.protocol);
@@ -191,8 +198,15 @@ impl<'a> Gate<'a> {
         let checked = self.front.signer.check_sign_in(user, token, token::now());
         match checked {
             Ok(expires_at) if fault != RedisFault::RefuseAuth => {
+                let token = digest(&SHA256, token);
+                let before = self.signed_in.replace(SignedIn {
+                    until: instant_of(expires_at),
+                    token,
+                });
                 controls.tallies().auth_accepted.add();
-                self.signed_in_until = Some(instant_of(expires_at));
+                if before.is_some_and(|before| before.token.as_ref() == token.as_ref()) {
+                    controls.tallies().auth_repeated.add();
+                }
                 SignIn::Accepted
             }
             _ => {

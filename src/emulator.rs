@@ -20,6 +20,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -30,6 +31,7 @@ use client_certificate::ClientCertificate;
 use entra::Tenant;
 use files::Files;
 use front::Front;
+use front::nodes::{NodeFront, Nodes};
 use issuer::TrustedIssuer;
 use token::Signer;
 
@@ -62,7 +64,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What an emulator is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The address all three listeners are bound to.
+    /// The address all listeners are bound to.
     pub host: IpAddr,
     /// Port of the managed identity endpoints, http; 0 for any that is free.
     pub identity_port: u16,
@@ -73,6 +75,8 @@ pub struct Options {
     /// Life of the tokens issued; whole seconds, at least one.
     pub token_lifetime: Duration,
     /// A real Redis server behind the front, `host:port`, plain and without a password; else a small store in memory.
+    /// If it is a node of a cluster, each node gets a front of its own, on port 8500 and those after it where they are
+    /// free, and clients are told of no other address.
     pub redis: Option<String>,
     /// Whose assertions are exchanged for a token; the emulator's own where there is none.
     pub federated_credential: Option<FederatedCredential>,
@@ -103,6 +107,7 @@ pub struct Emulator {
     identity: TcpListener,
     authority: TcpListener,
     redis: TcpListener,
+    nodes: UnboundedReceiver<NodeFront>,
     identity_endpoint: String,
     redis_endpoint: String,
     files: Files,
@@ -149,11 +154,13 @@ impl Emulator {
         if own_issuer {
             files.write_assertion(&tenant)?;
         }
+        let (nodes, node_fronts) = Nodes::new(options.host);
         let front = Front {
             signer,
             controls,
             tls: Arc::clone(&certificates.redis),
             redis: options.redis,
+            nodes,
             store: Arc::default(),
         };
         Ok(Self {
@@ -163,6 +170,7 @@ impl Emulator {
             identity,
             authority,
             redis,
+            nodes: node_fronts,
             identity_endpoint: format!("http://{address}:{identity_port}/msi/token"),
             redis_endpoint: format!("{name}:{redis_port}"),
             files,
@@ -220,8 +228,9 @@ impl Emulator {
                 )
             }),
             accept(self.redis, &shutdown, |socket| {
-                front::connection(Arc::clone(&self.front), socket, shutdown.clone())
+                front::connection(Arc::clone(&self.front), socket, None, shutdown.clone())
             }),
+            accept_nodes(&self.front, self.nodes, &shutdown),
             async {
                 if self.own_issuer {
                     self.files.renew_assertion(&self.tenant, &shutdown).await;
@@ -279,6 +288,27 @@ async fn accept<C>(
     if timeout(STOP_LIMIT, ended).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// Accepts connections at the front of each node of a cluster, from when it is opened until `shutdown`.
+async fn accept_nodes(
+    front: &Arc<Front>,
+    mut opened: UnboundedReceiver<NodeFront>,
+    shutdown: &CancellationToken,
+) {
+    let mut accepting = JoinSet::new();
+    while let Some(Some(opened)) = shutdown.run_until_cancelled(opened.recv()).await {
+        let (front, shutdown) = (Arc::clone(front), shutdown.clone());
+        accepting.spawn(async move {
+            let serve = |socket| {
+                let node = Some(opened.node.clone());
+                front::connection(Arc::clone(&front), socket, node, shutdown.clone())
+            };
+            accept(opened.listener, &shutdown, serve).await;
+        });
+    }
+    // Each ends by itself, within its own limit.
+    while accepting.join_next().await.is_some() {}
 }
 
 /// Serves HTTP/1.1 on one connection. HTTP/2 would spawn a task a request, which nobody here would own.

@@ -1,15 +1,16 @@
 //! Azure's front before Redis: TLS, sign-in by token, and the end of a connection with its token.
 //!
-//! `Emulator::run` serves every client with [`connection`]. Here bytes move: between the client, `gate`, which decides
-//! about each command, and a real Redis server if there is one (one plain connection for each client's). What always
-//! holds: no connection outlives the token it is signed in with, and reading never waits for writing, so that a
-//! pipeline of any length works. What the bytes mean is not known here.
+//! `Emulator::run` serves every client with [`connection`], at the endpoint and at each node of a cluster. Here bytes move:
+//! between the client, `gate`, which decides about each command, and a real Redis server if there is one (one plain
+//! connection for each client's). What always holds: no connection outlives the token it is signed in with, and reading
+//! never waits for writing, so that a pipeline of any length works. What the bytes mean is not known here.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,8 +22,11 @@ use super::controls::{Controls, RedisFault};
 use super::store::Store;
 use super::token::Signer;
 use gate::Gate;
+use nodes::Nodes;
 
+mod addresses;
 mod gate;
+pub(super) mod nodes;
 mod order;
 
 /// A client or server that has not finished connecting by then never will.
@@ -44,6 +48,8 @@ pub(super) struct Front {
     pub(super) tls: Arc<ServerConfig>,
     /// A real server's `host:port`.
     pub(super) redis: Option<String>,
+    /// The other servers, if it is a cluster's.
+    pub(super) nodes: Nodes,
     pub(super) store: Arc<Store>,
 }
 
@@ -56,6 +62,8 @@ enum End {
     Told,
     #[error("the client left")]
     Left,
+    #[error("no Redis server can be reached")]
+    NoServer,
     #[error("the Redis server left")]
     ServerLeft,
     #[error("the Redis server does not speak its protocol")]
@@ -66,8 +74,14 @@ enum End {
     Broken(#[from] io::Error),
 }
 
-/// Serves one client until it leaves, its token ends, the server leaves, or `shutdown` or `Controls` closes it.
-pub(super) async fn connection(front: Arc<Front>, socket: TcpStream, shutdown: CancellationToken) {
+/// Serves one client of `node` (`host:port`), or of the endpoint, until it leaves, its token ends, the server leaves, or
+/// `shutdown` or `Controls` closes it.
+pub(super) async fn connection(
+    front: Arc<Front>,
+    socket: TcpStream,
+    node: Option<String>,
+    shutdown: CancellationToken,
+) {
     if front.controls.redis() == RedisFault::Refuse {
         return;
     }
@@ -80,7 +94,7 @@ pub(super) async fn connection(front: Arc<Front>, socket: TcpStream, shutdown: C
     };
     tokio::pin!(told);
     let opened = tokio::select! {
-        opened = open(&front, socket) => opened,
+        opened = open(&front, socket, node) => opened,
         () = &mut told => Err(End::Told),
     };
     let end = match opened {
@@ -102,30 +116,52 @@ pub(super) async fn connection(front: Arc<Front>, socket: TcpStream, shutdown: C
     tracing::debug!(reason = %end, "a connection to the emulated Redis was closed");
 }
 
-/// Shakes hands with the client, then connects to the server if there is one.
+/// Connects to the server if there is one, then shakes hands with the client: one that comes to a dead node is reset at
+/// once, as by the dead node itself.
 async fn open(
     front: &Front,
     socket: TcpStream,
+    node: Option<String>,
 ) -> Result<(TlsStream<TcpStream>, Option<TcpStream>), End> {
     socket.set_nodelay(true)?;
+    let server = match &front.redis {
+        None => None,
+        Some(endpoint) => {
+            let server = reach(front, endpoint, node).await;
+            if server.is_none() {
+                SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+                return Err(End::NoServer);
+            }
+            server
+        }
+    };
     let acceptor = TlsAcceptor::from(Arc::clone(&front.tls));
     let client = timeout(CONNECT_LIMIT, acceptor.accept(socket)).await;
     let client = client.map_err(|_| End::TooSlow)??;
     front.controls.tallies().connections_opened.add();
-    let Some(address) = &front.redis else {
-        return Ok((client, None));
+    Ok((client, server))
+}
+
+/// Connects to `node`. Azure's endpoint is a name that any living node answers to: without a node, to the server given,
+/// or else to the first that accepts of those it named.
+async fn reach(front: &Front, endpoint: &str, node: Option<String>) -> Option<TcpStream> {
+    let candidates = match node {
+        Some(node) => vec![node],
+        None => [vec![endpoint.to_owned()], front.nodes.known()].concat(),
     };
-    let server = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
-    let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let server = server.inspect_err(|error| {
-        tracing::warn!(
-            redis.address = address,
-            %error,
-            "the Redis server behind the emulator cannot be reached; the client's connection is closed"
-        );
-    })?;
-    server.set_nodelay(true)?;
-    Ok((client, Some(server)))
+    for address in candidates {
+        let server = timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await;
+        let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match server.and_then(|server| server.set_nodelay(true).map(|()| server)) {
+            Ok(server) => return Some(server),
+            Err(error) => tracing::warn!(
+                redis.address = address,
+                %error,
+                "a Redis server behind the emulator cannot be reached"
+            ),
+        }
+    }
+    None
 }
 
 /// Moves bytes until the conversation is over. Only one side at a time is acted upon, so that no lock is needed.
@@ -135,7 +171,8 @@ async fn talk(
     mut to_client: impl AsyncWrite + Unpin,
     server: Option<TcpStream>,
 ) -> Result<(), End> {
-    let mut gate = Gate::new(front, server.is_some());
+    let address = server.as_ref().map(TcpStream::peer_addr).transpose()?;
+    let mut gate = Gate::new(front, address.map(|address| address.ip()));
     let (mut from_server, mut to_server) = server.map(TcpStream::into_split).unzip();
     let (mut commands, mut replies) = (Vec::new(), Vec::new());
     let mut leave_at = None;

@@ -1,7 +1,8 @@
-//! The emulated Entra ID as others meet it: assertions signed by a cluster or by an application's certificate, and
-//! Microsoft's own SDK for Python, unchanged.
+//! The emulator as others meet it: its Entra ID by assertions signed by a cluster or by an application's certificate, and
+//! by Microsoft's own SDK for Python, unchanged; its front before a cluster by what it tells of the nodes.
 
 mod certificate;
+mod cluster;
 mod federation;
 mod python;
 mod signing;

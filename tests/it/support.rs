@@ -1,6 +1,7 @@
 //! What the tests stand on: the service as a child process, a real redis-server, an emulated Azure, and load.
 
 mod load;
+mod redis_cluster;
 mod redis_server;
 mod service;
 
@@ -15,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     load::Load,
+    redis_cluster::RedisCluster,
     redis_server::RedisServer,
     service::{Service, client, command, metric},
 };

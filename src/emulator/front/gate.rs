@@ -2,13 +2,14 @@
 //!
 //! `front` feeds it a client's and a server's bytes and sends on what it leaves in its two outboxes. `AUTH` and
 //! `HELLO … AUTH` are answered here, checked by `token`; all else goes to the server or to `store`, untouched but for
-//! `HELLO`, which loses its sign-in. What always holds: whoever is not signed in reaches nothing, replies leave in the
+//! `HELLO`, which loses its sign-in; a cluster's nodes are named to the client by their fronts (see `order`). What always holds: whoever is not signed in reaches nothing, replies leave in the
 //! order of their commands (see `order`), and a refused sign-in leaves the one before in force, as in Redis. Nothing
 //! here waits.
 //!
 //! Differences to a real server: a sign-in inside `MULTI` is answered at once, not queued, and inline commands take no
 //! quotes when the store answers them.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,7 @@ use super::super::controls::RedisFault;
 use super::super::resp::{self, Hello};
 use super::super::store::Session;
 use super::super::token;
+use super::addresses::ShardMap;
 use super::order::{Broken, Order};
 use super::{Front, Outbox};
 
@@ -38,6 +40,8 @@ pub(super) struct Gate<'a> {
     front: &'a Front,
     signed_in: Option<SignedIn>,
     protocol: u8,
+    /// Where the server is; the one it means when it names a node without a host.
+    server: Option<IpAddr>,
     /// Answers in place of a server.
     session: Option<Session>,
     order: Order,
@@ -63,12 +67,15 @@ enum SignIn {
 }
 
 impl<'a> Gate<'a> {
-    pub(super) fn new(front: &'a Front, has_server: bool) -> Self {
+    pub(super) fn new(front: &'a Front, server: Option<IpAddr>) -> Self {
         Self {
             front,
+            server,
             signed_in: None,
             protocol: 2,
-            session: (!has_server).then(|| Session::new(Arc::clone(&front.store))),
+            session: server
+                .is_none()
+                .then(|| Session::new(Arc::clone(&front.store))),
             order: Order::default(),
             parts: Vec::new(),
             hung: false,
@@ -122,7 +129,9 @@ impl<'a> Gate<'a> {
 
     /// Takes bytes of the server.
     pub(super) fn take_replies(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        self.order.pass(bytes, &mut self.to_client.bytes)
+        let (nodes, server) = (&self.front.nodes, self.server);
+        let front_of = |host: &str, port| nodes.front_of(host, port, server?);
+        self.order.pass(bytes, &mut self.to_client.bytes, &front_of)
     }
 
     fn take_command(&mut self, arguments: &[&[u8]], raw: &[u8]) {
@@ -225,7 +234,7 @@ impl<'a> Gate<'a> {
         }
         self.to_server.bytes.extend_from_slice(raw);
         match replies_of(arguments, self.protocol) {
-            Count::One => self.order.expect_reply(),
+            Count::One => self.order.expect_reply(ShardMap::asked_for(arguments)),
             Count::None => {}
             Count::Unknown => self.order.stop_counting(),
         }

@@ -35,7 +35,11 @@ impl RedisServer {
         Self::start_with(port, certificates, &[]).await
     }
 
-    async fn start_with(port: u16, certificates: Option<&Certificates>, more: &[&str]) -> Self {
+    pub(super) async fn start_with(
+        port: u16,
+        certificates: Option<&Certificates>,
+        more: &[&str],
+    ) -> Self {
         let tls_port = free_port();
         let mut arguments: Vec<String> = ["--save", "", "--bind", "127.0.0.1", "--port"]
             .map(str::to_owned)
@@ -95,7 +99,7 @@ impl RedisServer {
         .await;
     }
 
-    async fn try_admin(&self) -> redis::RedisResult<MultiplexedConnection> {
+    pub(super) async fn try_admin(&self) -> redis::RedisResult<MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
         client.get_multiplexed_async_connection().await
     }

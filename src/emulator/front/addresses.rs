@@ -1,0 +1,428 @@
+//! The addresses of a cluster's nodes, in what a server answers.
+//!
+//! `gate` hands over the replies that may name nodes: shard maps and errors. Here each address in them becomes that of
+//! the front before the node, announced as Azure does, by IP and port and without a name. What always holds: all else in
+//! the reply stays as it is, and what is not understood passes untouched. Which front stands before which node is
+//! `nodes`' business.
+//!
+//! Not looked at: `INFO` and `ROLE`, by which nobody finds a node, and a shard map asked for inside `MULTI`.
+
+use std::net::SocketAddr;
+
+/// A reply that names nodes, by its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ShardMap {
+    /// Ranges of slots with the nodes that have them.
+    Slots,
+    /// Shards with their slots and nodes, by field.
+    Shards,
+    /// Text, one node a line; one string or one for each node.
+    Lines,
+}
+
+impl ShardMap {
+    /// The form of what answers a command, if it is a shard map.
+    pub(super) fn asked_for(arguments: &[&[u8]]) -> Option<Self> {
+        let [name, subcommand, ..] = arguments else {
+            return None;
+        };
+        if !name.eq_ignore_ascii_case(b"CLUSTER") {
+            return None;
+        }
+        match subcommand.to_ascii_uppercase().as_slice() {
+            b"SLOTS" => Some(Self::Slots),
+            b"SHARDS" => Some(Self::Shards),
+            b"NODES" | b"REPLICAS" | b"SLAVES" => Some(Self::Lines),
+            _ => None,
+        }
+    }
+}
+
+/// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
+pub(super) type FrontOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
+
+/// A whole reply as the client is to see it; `None` if that is as it came.
+pub(super) fn rewritten(
+    map: Option<ShardMap>,
+    reply: &[u8],
+    front_of: &FrontOf<'_>,
+) -> Option<Vec<u8>> {
+    if reply.starts_with(b"-") {
+        return redirection(reply, front_of);
+    }
+    let map = map?;
+    let mut value = Value::read(&mut &*reply)?;
+    match map {
+        ShardMap::Slots => {
+            for range in value.elements() {
+                // Two numbers, then the nodes.
+                for node in range.elements().iter_mut().skip(2) {
+                    node_of_slots(node, front_of);
+                }
+            }
+        }
+        ShardMap::Shards => {
+            for shard in value.elements() {
+                if let Some(nodes) = shard.field("nodes") {
+                    for node in nodes.elements() {
+                        node_of_shard(node, front_of);
+                    }
+                }
+            }
+        }
+        ShardMap::Lines => lines(&mut value, front_of),
+    }
+    let mut out = Vec::with_capacity(reply.len());
+    value.write(&mut out);
+    Some(out)
+}
+
+/// `-MOVED slot host:port` and `-ASK slot host:port`.
+fn redirection(reply: &[u8], front_of: &FrontOf<'_>) -> Option<Vec<u8>> {
+    let line = str::from_utf8(reply).ok()?.strip_suffix("\r\n")?;
+    let mut words = line.split(' ');
+    let (kind, slot, address) = (words.next()?, words.next()?, words.next()?);
+    if !matches!(kind, "-MOVED" | "-ASK") || words.next().is_some() {
+        return None;
+    }
+    let (host, port) = address.rsplit_once(':')?;
+    let front = front_of(host, port.parse().ok()?)?;
+    let (ip, port) = (front.ip(), front.port());
+    Some(format!("{kind} {slot} {ip}:{port}\r\n").into_bytes())
+}
+
+/// Host, port and id; Redis 7 adds a map of further names.
+fn node_of_slots(node: &mut Value, front_of: &FrontOf<'_>) {
+    let [host, port, _, more @ ..] = node.elements() else {
+        return;
+    };
+    let named = |text: &str| !matches!(text, "" | "?");
+    let ip = more.first_mut().and_then(|names| names.field("ip"));
+    let text = host.text().filter(|text| named(text));
+    let text = text.or_else(|| ip.and_then(|ip| ip.text()).filter(|text| named(text)));
+    let text = text.unwrap_or_default().to_owned();
+    let Some(front) = port.port().and_then(|port| front_of(&text, port)) else {
+        return;
+    };
+    *host = Value::bulk(&front.ip().to_string());
+    *port = Value::integer(front.port());
+    if let Some(names) = more.first_mut() {
+        names.elements_mut(Vec::clear);
+    }
+}
+
+fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
+    let text = ["ip", "endpoint"].map(|name| {
+        let value = node.field(name).and_then(|value| value.text());
+        value.unwrap_or_default().to_owned()
+    });
+    let ports = ["port", "tls-port"].map(|name| node.field(name).and_then(|port| port.port()));
+    let [ip, endpoint] = &text;
+    let host = if ip.is_empty() { endpoint } else { ip };
+    let port = ports.into_iter().flatten().next();
+    let Some(front) = port.and_then(|port| front_of(host, port)) else {
+        return;
+    };
+    for name in ["ip", "endpoint"] {
+        if let Some(value) = node.field(name) {
+            *value = Value::bulk(&front.ip().to_string());
+        }
+    }
+    for name in ["port", "tls-port"] {
+        if let Some(value) = node.field(name) {
+            *value = Value::integer(front.port());
+        }
+    }
+    node.elements_mut(|elements| {
+        let hostname = elements
+            .chunks(2)
+            .position(|pair| pair[0].text() == Some("hostname"));
+        if let Some(at) = hostname {
+            elements.drain(2 * at..2 * at + 2);
+        }
+    });
+}
+
+fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
+    match value {
+        Value::Line(_) => {}
+        Value::Aggregate(_, elements) => {
+            for element in elements {
+                lines(element, front_of);
+            }
+        }
+        Value::String(_, text) => {
+            let Ok(before) = str::from_utf8(text) else {
+                return;
+            };
+            let after: Vec<String> = before
+                .split('\n')
+                .map(|text| line(text, front_of))
+                .collect();
+            *text = after.join("\n").into_bytes();
+        }
+    }
+}
+
+/// `id host:port@bus-port[,hostname[,…]] flags …`
+fn line(text: &str, front_of: &FrontOf<'_>) -> String {
+    let announced = |word: &str| {
+        let (address, _) = word.split_once('@')?;
+        let (host, port) = address.rsplit_once(':')?;
+        let front = front_of(host, port.parse().ok()?)?;
+        let (ip, port) = (front.ip(), front.port());
+        // The bus is the servers' own: no client dials it, and its real port would only tell where the node is.
+        Some(format!("{ip}:{port}@{port}"))
+    };
+    let mut words: Vec<&str> = text.split(' ').collect();
+    let address = words.get(1).and_then(|word| announced(word));
+    if let Some(address) = &address {
+        words[1] = address;
+    }
+    words.join(" ")
+}
+
+/// A reply, taken apart as far as it must be to be put together again.
+#[derive(Debug)]
+enum Value {
+    /// Anything of one line, a null string or array among them.
+    Line(Vec<u8>),
+    /// A string of counted length: its type, and what it says.
+    String(u8, Vec<u8>),
+    /// An array, a set or a map, with keys and values in turn.
+    Aggregate(u8, Vec<Value>),
+}
+
+impl Value {
+    fn bulk(text: &str) -> Self {
+        Self::String(b'$', text.into())
+    }
+
+    fn integer(number: u16) -> Self {
+        Self::Line(format!(":{number}").into())
+    }
+
+    /// Reads one value off `input`.
+    fn read(input: &mut &[u8]) -> Option<Self> {
+        let end = input.windows(2).position(|two| two == b"\r\n")?;
+        let (line, rest) = (&input[..end], &input[end + 2..]);
+        *input = rest;
+        let (&kind, length) = line.split_first()?;
+        let length = || str::from_utf8(length).ok()?.parse::<usize>().ok();
+        match (kind, length()) {
+            (b'$' | b'=' | b'!', Some(length)) => {
+                let text = input.get(..length)?.to_vec();
+                *input = input.get(length + 2..)?;
+                Some(Self::String(kind, text))
+            }
+            (b'*' | b'~' | b'%', Some(length)) => {
+                let length = if kind == b'%' { 2 * length } else { length };
+                let elements: Option<_> = (0..length).map(|_| Self::read(input)).collect();
+                Some(Self::Aggregate(kind, elements?))
+            }
+            _ => Some(Self::Line(line.into())),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let head = |out: &mut Vec<u8>, kind: u8, length: usize| {
+            out.push(kind);
+            out.extend_from_slice(length.to_string().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        };
+        match self {
+            Self::Line(line) => {
+                out.extend_from_slice(line);
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::String(kind, text) => {
+                head(out, *kind, text.len());
+                out.extend_from_slice(text);
+                out.extend_from_slice(b"\r\n");
+            }
+            Self::Aggregate(kind, elements) => {
+                let pairs = *kind == b'%';
+                let length = if pairs {
+                    elements.len() / 2
+                } else {
+                    elements.len()
+                };
+                head(out, *kind, length);
+                for element in elements {
+                    element.write(out);
+                }
+            }
+        }
+    }
+
+    /// What it is made of; nothing, if it is not an aggregate.
+    fn elements(&mut self) -> &mut [Self] {
+        match self {
+            Self::Aggregate(_, elements) => elements,
+            _ => &mut [],
+        }
+    }
+
+    fn elements_mut(&mut self, change: impl FnOnce(&mut Vec<Self>)) {
+        if let Self::Aggregate(_, elements) = self {
+            change(elements);
+        }
+    }
+
+    /// The value of a field: RESP2 has a map as an array of keys and values in turn.
+    fn field(&mut self, name: &str) -> Option<&mut Self> {
+        let mut pairs = self.elements().chunks_exact_mut(2);
+        pairs.find_map(|pair| match pair {
+            [key, value] if key.text() == Some(name) => Some(value),
+            _ => None,
+        })
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::String(_, text) => str::from_utf8(text).ok(),
+            Self::Line(line) => str::from_utf8(line.strip_prefix(b"+")?).ok(),
+            Self::Aggregate(..) => None,
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        let Self::Line(line) = self else { return None };
+        str::from_utf8(line.strip_prefix(b":")?).ok()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fronts at 10.0.0.4, on the node's port plus 1500; a host that is left out is the node's at 7000.
+    fn front_of(host: &str, port: u16) -> Option<SocketAddr> {
+        let known = matches!(host, "127.0.0.1" | "::1" | "" | "?");
+        (known && port > 0).then(|| SocketAddr::from(([10, 0, 0, 4], port + 1500)))
+    }
+
+    fn met(map: Option<ShardMap>, reply: &str) -> String {
+        let met = rewritten(map, reply.as_bytes(), &front_of);
+        met.map_or_else(
+            || reply.to_owned(),
+            |met| String::from_utf8(met).expect("it is text"),
+        )
+    }
+
+    #[test]
+    fn redirections_lead_to_fronts() {
+        for (reply, expected) in [
+            ("-MOVED 5 127.0.0.1:7001\r\n", "-MOVED 5 10.0.0.4:8501\r\n"),
+            ("-ASK 5 127.0.0.1:7001\r\n", "-ASK 5 10.0.0.4:8501\r\n"),
+            ("-MOVED 5 ::1:7001\r\n", "-MOVED 5 10.0.0.4:8501\r\n"),
+            ("-MOVED 5 :7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
+            ("-MOVED 5 ?:7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
+        ] {
+            assert_eq!(met(None, reply), expected);
+            assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        }
+        for other in [
+            "-MOVED 5 127.0.0.1\r\n",
+            "-MOVED 5 127.0.0.1:7001 more\r\n",
+            "-MOVED 5 127.0.0.1:x\r\n",
+            "-ERR MOVED 5 127.0.0.1:7001\r\n",
+            "-MOVED\r\n",
+        ] {
+            assert_eq!(met(None, other), other);
+        }
+    }
+
+    #[test]
+    fn slots_name_fronts_and_no_names() {
+        // A node that does not know its own address yet; one with a name and its address beside it; one without either.
+        let reply = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$0\r\n\r\n:7000\r\n$1\r\na\r\n*0\r\n\
+            *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
+            *4\r\n$-1\r\n:7002\r\n$1\r\nc\r\n*2\r\n$8\r\nhostname\r\n$4\r\nname\r\n";
+        let expected = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8500\r\n$1\r\na\r\n*0\r\n\
+            *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
+            *4\r\n$8\r\n10.0.0.4\r\n:8502\r\n$1\r\nc\r\n*0\r\n";
+        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        let reply = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$1\r\n?\r\n:7001\r\n$1\r\na\r\n%1\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n";
+        let expected = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8501\r\n$1\r\na\r\n%0\r\n";
+        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+    }
+
+    #[test]
+    fn shards_name_fronts_in_either_protocol() {
+        let fields = |ip: &str, port: u16| {
+            format!(
+                "$2\r\nid\r\n$1\r\na\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n${}\r\n{ip}\r\n\
+                $8\r\nendpoint\r\n${}\r\n{ip}\r\n",
+                ip.len(),
+                ip.len()
+            )
+        };
+        let name = "$8\r\nhostname\r\n$4\r\nname\r\n";
+        let role = "$4\r\nrole\r\n$6\r\nmaster\r\n";
+        let slots = "$5\r\nslots\r\n*2\r\n:0\r\n:5\r\n";
+        for (two, without, with) in [("*4", "*10", "*12"), ("%2", "%5", "%6")] {
+            let reply = |head: &str, fields: String, name: &str| {
+                format!("*1\r\n{two}\r\n{slots}$5\r\nnodes\r\n*1\r\n{head}\r\n{fields}{name}{role}")
+            };
+            let expected = reply(without, fields("10.0.0.4", 8501), "");
+            let plain = reply(without, fields("127.0.0.1", 7001), "");
+            assert_eq!(met(Some(ShardMap::Shards), &plain), expected);
+            let named = reply(with, fields("127.0.0.1", 7001), name);
+            // Redis counts the pairs of RESP3 and the elements of RESP2.
+            assert_eq!(met(Some(ShardMap::Shards), &named), expected);
+        }
+    }
+
+    #[test]
+    fn lines_name_fronts_and_no_names() {
+        let before = "a :7000@17000 myself,master - 0 0 1 connected 0-5 [6->-b]\n\
+            b 127.0.0.1:7001@17001,name,shard-id=1 slave a 0 1 1 connected\n\
+            c :0@0 master,noaddr - 1 1 0 disconnected\n";
+        let after = "a 10.0.0.4:8500@8500 myself,master - 0 0 1 connected 0-5 [6->-b]\n\
+            b 10.0.0.4:8501@8501 slave a 0 1 1 connected\n\
+            c :0@0 master,noaddr - 1 1 0 disconnected\n";
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let verbatim = |text: &str| format!("={}\r\ntxt:{text}\r\n", text.len() + 4);
+        let map = Some(ShardMap::Lines);
+        assert_eq!(met(map, &bulk(before)), bulk(after));
+        assert_eq!(met(map, &verbatim(before)), verbatim(after));
+        let many = |text: &str| {
+            let lines: Vec<String> = text.lines().map(bulk).collect();
+            format!("*{}\r\n{}", lines.len(), lines.concat())
+        };
+        assert_eq!(met(map, &many(before)), many(after));
+    }
+
+    #[test]
+    fn what_is_no_map_stays_as_it_is() {
+        for reply in [
+            "+QUEUED\r\n",
+            "*0\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "_\r\n",
+            "*1\r\n:1\r\n",
+        ] {
+            for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
+                assert_eq!(met(Some(map), reply), reply);
+            }
+        }
+    }
+
+    #[test]
+    fn maps_are_known_by_their_commands() {
+        let asked = |text: &str| {
+            let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
+            ShardMap::asked_for(&words)
+        };
+        assert_eq!(asked("cluster Slots"), Some(ShardMap::Slots));
+        assert_eq!(asked("CLUSTER SHARDS"), Some(ShardMap::Shards));
+        for lines in ["NODES", "REPLICAS id", "slaves id"] {
+            assert_eq!(asked(&format!("CLUSTER {lines}")), Some(ShardMap::Lines));
+        }
+        for other in ["CLUSTER", "CLUSTER INFO", "GET SLOTS"] {
+            assert_eq!(asked(other), None);
+        }
+    }
+}

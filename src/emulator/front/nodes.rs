@@ -1,0 +1,106 @@
+//! The nodes of a cluster: which front stands before which.
+//!
+//! `gate` asks for the front of each node that a server names; the first time, one is opened. `Emulator::run` takes the
+//! new listeners and serves them, `front` asks which servers are known when the endpoint's own is gone. What always
+//! holds: a node keeps its front, on one port, as long as the emulator runs, whatever becomes of the node.
+//!
+//! How a reply names a node is not known here.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// Where Azure Managed Redis has its nodes.
+const PORTS: RangeInclusive<u16> = 8500..=8599;
+
+/// A front just opened.
+pub(in crate::emulator) struct NodeFront {
+    pub(in crate::emulator) listener: TcpListener,
+    /// The server's `host:port`.
+    pub(in crate::emulator) node: String,
+}
+
+/// The nodes known and the fronts before them.
+pub(in crate::emulator) struct Nodes {
+    host: IpAddr,
+    /// By the server's `host:port`.
+    fronts: Mutex<BTreeMap<String, SocketAddr>>,
+    opened: mpsc::UnboundedSender<NodeFront>,
+}
+
+impl Nodes {
+    /// Knows no node yet; fronts will be bound to `host`, and come out of the receiver.
+    pub(in crate::emulator) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeFront>) {
+        let (opened, fronts) = mpsc::unbounded_channel();
+        let nodes = Self {
+            host,
+            fronts: Mutex::default(),
+            opened,
+        };
+        (nodes, fronts)
+    }
+
+    /// The address of the front before the node at `host` and `port`, as a client finds it. A server that leaves the
+    /// host out means its own, `sender`. `None` for a node without an address yet, or if there is no port left.
+    pub(super) fn front_of(&self, host: &str, port: u16, sender: IpAddr) -> Option<SocketAddr> {
+        if port == 0 {
+            return None;
+        }
+        let node = match host {
+            "" | "?" => SocketAddr::new(sender, port).to_string(),
+            host if host.contains(':') => format!("[{host}]:{port}"),
+            host => format!("{host}:{port}"),
+        };
+        let mut fronts = self.fronts();
+        if let Some(front) = fronts.get(&node) {
+            return Some(*front);
+        }
+        match self.open(&node) {
+            Ok(front) => {
+                fronts.insert(node, front);
+                Some(front)
+            }
+            Err(error) => {
+                tracing::warn!(redis.address = node, %error, "there is no port for the emulated front of a node");
+                None
+            }
+        }
+    }
+
+    /// The servers known, each as `host:port`.
+    pub(super) fn known(&self) -> Vec<String> {
+        self.fronts().keys().cloned().collect()
+    }
+
+    fn open(&self, node: &str) -> io::Result<SocketAddr> {
+        let bind = |port| StdListener::bind((self.host, port));
+        let listener = PORTS.into_iter().find_map(|port| bind(port).ok());
+        let listener = listener.map_or_else(|| bind(0), Ok)?;
+        listener.set_nonblocking(true)?;
+        let mut address = listener.local_addr()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let front = NodeFront {
+            listener: TcpListener::from_std(listener)?,
+            node: node.to_owned(),
+        };
+        // Nobody takes it any more when the emulator ends, and then no client is left to be told of it.
+        _ = self.opened.send(front);
+        tracing::info!(redis.address = node, front.address = %address, "a node of the Redis cluster has its front");
+        Ok(address)
+    }
+
+    fn fronts(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
+        // Whatever panicked, each entry is true by itself.
+        self.fronts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

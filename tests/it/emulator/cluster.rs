@@ -1,0 +1,368 @@
+//! The front before a real cluster, as Azure's `OSSCluster`.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use entra_redis::{config::Roots, emulator::Options, tls};
+use redis::{FromRedisValue, Value, from_redis_value};
+use rustls::pki_types::ServerName;
+use serde_json::Value as Json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::{Azure, LIMIT, RedisCluster, client, eventually};
+
+/// Where each node is announced, by its id.
+type Announced = BTreeMap<String, String>;
+
+async fn before(redis: String, lifetime: Duration) -> Azure {
+    Azure::start(Options {
+        redis: Some(redis),
+        token_lifetime: lifetime,
+        ..Options::default()
+    })
+    .await
+}
+
+async fn before_cluster(cluster: &RedisCluster) -> Azure {
+    before(cluster.address(0), Duration::from_secs(600)).await
+}
+
+/// Shakes hands with whoever listens at `address`, who must be `name`.
+async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
+    let roots = Roots {
+        file: Some(azure.variable("REDIS_CA_FILE").into()),
+        directory: None,
+    };
+    let config = tls::client_config(&roots, None).expect("the emulator wrote it");
+    let name = ServerName::try_from(name.to_owned()).expect("it is a name");
+    let socket = TcpStream::connect(address).await?;
+    let connected = TlsConnector::from(std::sync::Arc::new(config)).connect(name, socket);
+    timeout(LIMIT, connected).await.expect("within the limit")
+}
+
+/// User and token, as `AUTH` takes them.
+async fn sign_in(azure: &Azure) -> String {
+    let answer = client()
+        .get(format!(
+            "{}?api-version=2019-08-01&resource=https://redis.azure.com",
+            azure.variable("IDENTITY_ENDPOINT")
+        ))
+        .header("x-identity-header", azure.variable("IDENTITY_HEADER"))
+        .send()
+        .await
+        .expect("the emulator answers");
+    let body: Json = serde_json::from_str(&answer.text().await.expect("whole")).expect("JSON");
+    let token = body["access_token"].as_str().expect("it is granted");
+    let claims = token.split('.').nth(1).expect("a token has three parts");
+    let claims = URL_SAFE_NO_PAD.decode(claims).expect("it is base64");
+    let claims: Json = serde_json::from_slice(&claims).expect("claims are JSON");
+    format!(
+        "AUTH {} {token}\r\n",
+        claims["oid"].as_str().expect("an id")
+    )
+}
+
+/// A client signed in at one address.
+struct Client {
+    stream: TlsStream<TcpStream>,
+}
+
+impl Client {
+    async fn open(azure: &Azure, address: &str) -> Self {
+        let stream = connect(azure, address, "localhost").await;
+        let mut client = Self {
+            stream: stream.unwrap_or_else(|error| panic!("{address}: {error}")),
+        };
+        client.expect(&sign_in(azure).await, "+OK\r\n").await;
+        client
+    }
+
+    async fn at_endpoint(azure: &Azure) -> Self {
+        Self::open(azure, azure.variable("REDIS_ENDPOINT")).await
+    }
+
+    async fn send(&mut self, commands: &str) {
+        let sent = self.stream.write_all(commands.as_bytes()).await;
+        sent.expect("it is open");
+        self.stream.flush().await.expect("it is open");
+    }
+
+    /// Sends inline commands; their answers must be these.
+    async fn expect(&mut self, commands: &str, expected: &str) {
+        self.send(commands).await;
+        let mut answer = vec![0; expected.len()];
+        let read = timeout(LIMIT, self.stream.read_exact(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(matches!(read, Ok(Ok(_))), "{read:?} after {answer:?}");
+        assert_eq!(answer, expected, "{commands:?}");
+    }
+
+    async fn ask(&mut self, command: &str) -> Value {
+        self.send(&format!("{command}\r\n")).await;
+        let mut bytes = Vec::new();
+        loop {
+            let read = timeout(LIMIT, self.stream.read_buf(&mut bytes)).await;
+            assert_ne!(
+                read.expect("in time").expect("open"),
+                0,
+                "{command}: closed"
+            );
+            if let Ok(value) = redis::parse_redis_value(&bytes) {
+                return value;
+            }
+        }
+    }
+
+    async fn id(&mut self) -> String {
+        into(self.ask("CLUSTER MYID").await)
+    }
+
+    /// Everything that `CLUSTER SLOTS` names.
+    async fn slots(&mut self) -> Announced {
+        let ranges: Vec<Vec<Value>> = into(self.ask("CLUSTER SLOTS").await);
+        let nodes = ranges
+            .into_iter()
+            .flat_map(|range| range.into_iter().skip(2));
+        nodes
+            .map(|node| {
+                let node: Vec<Value> = into(node);
+                let [host, port, id, names] = <[Value; 4]>::try_from(node).expect("as in Redis 7");
+                let none = [Value::Array(vec![]), Value::Map(vec![])];
+                assert!(none.contains(&names), "{names:?}");
+                (into(id), address(&into::<String>(host), into(port)))
+            })
+            .collect()
+    }
+
+    async fn shards(&mut self) -> Announced {
+        type Fields = BTreeMap<String, Value>;
+        let shards: Vec<Fields> = into(self.ask("CLUSTER SHARDS").await);
+        let nodes = shards.into_iter().flat_map(|mut shard| {
+            into::<Vec<Fields>>(shard.remove("nodes").expect("it has nodes"))
+        });
+        nodes
+            .map(|mut node| {
+                let mut field = |name| node.remove(name).unwrap_or_else(|| panic!("no {name}"));
+                let ip: String = into(field("ip"));
+                assert_eq!(ip, into::<String>(field("endpoint")));
+                (into(field("id")), address(&ip, into(field("port"))))
+            })
+            .collect()
+    }
+
+    async fn nodes(&mut self) -> Announced {
+        in_lines(&into::<String>(self.ask("CLUSTER NODES").await))
+    }
+}
+
+fn into<T: FromRedisValue>(value: Value) -> T {
+    let shown = format!("{value:?}");
+    from_redis_value(value).unwrap_or_else(|error| panic!("{error}: {shown}"))
+}
+
+fn address(host: &str, port: u16) -> String {
+    format!("{host}:{port}")
+}
+
+fn in_lines(text: &str) -> Announced {
+    let nodes = text.lines().map(|line| {
+        let mut words = line.split(' ');
+        let (id, address) = (
+            words.next().expect("an id"),
+            words.next().expect("an address"),
+        );
+        let (address, bus) = address.split_once('@').expect("a bus port");
+        assert!(address.ends_with(&format!(":{bus}")), "{line}");
+        (id.to_owned(), address.to_owned())
+    });
+    nodes.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_told_is_a_front_that_leads_to_its_node() {
+    let cluster = RedisCluster::start(3, 1).await;
+    let azure = before_cluster(&cluster).await;
+    let mut client = Client::at_endpoint(&azure).await;
+    assert_eq!(client.id().await, cluster.id(0));
+    let announced = client.slots().await;
+    assert_eq!(announced.len(), 6);
+    for address in announced.values() {
+        assert!(address.starts_with("127.0.0.1:"), "{address}");
+        assert!(!cluster.addresses().contains(address), "{address}");
+    }
+    for protocol in ["2", "3"] {
+        client.ask(&format!("HELLO {protocol}")).await;
+        assert_eq!(client.slots().await, announced);
+        assert_eq!(client.shards().await, announced);
+        assert_eq!(client.nodes().await, announced);
+    }
+    for (id, address) in &announced {
+        let mut node = Client::open(&azure, address).await;
+        assert_eq!(node.id().await, *id);
+        // Each node tells the same, of itself too.
+        assert_eq!(node.slots().await, announced);
+    }
+    for command in ["REPLICAS", "SLAVES"] {
+        let replicas: Vec<String> = into(
+            client
+                .ask(&format!("CLUSTER {command} {}", cluster.id(0)))
+                .await,
+        );
+        let replicas = in_lines(&replicas.join("\n"));
+        assert_eq!(replicas.len(), 1);
+        assert_eq!(replicas[cluster.id(3)], announced[cluster.id(3)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirections_name_fronts_amid_other_replies() {
+    let cluster = RedisCluster::start(2, 0).await;
+    let azure = before_cluster(&cluster).await;
+    // Slots 12182 and 866: the second node's and the first's.
+    let (foreign, own) = ("foo", "hello");
+    assert_eq!(cluster.master_of_key(foreign).await, Some(1));
+    assert_eq!(cluster.master_of_key(own).await, Some(0));
+    let mut client = Client::at_endpoint(&azure).await;
+    // Nothing has been announced yet: a redirection opens a front as well as a map.
+    let value = "-MOVED 1 127.0.0.1:1 ".repeat(20_000);
+    let set = format!(
+        "*3\r\n$3\r\nSET\r\n$5\r\nhello\r\n${}\r\n{value}\r\n",
+        value.len()
+    );
+    client.expect(&set, "+OK\r\n").await;
+    client.send("GET foo\r\n").await;
+    let mut line = String::new();
+    while !line.ends_with("\r\n") {
+        line.push(client.stream.read_u8().await.expect("it is open").into());
+    }
+    let front = line
+        .strip_prefix("-MOVED 12182 ")
+        .expect("it is moved")
+        .trim_end();
+    assert_ne!(front, cluster.address(1));
+    assert_eq!(client.slots().await[cluster.id(1)], front);
+    let moved = format!("-MOVED 12182 {front}\r\n");
+    let big = format!("${}\r\n{value}\r\n", value.len());
+    let pipeline =
+        "GET hello\r\nGET foo\r\nAUTH\r\nGET foo\r\nGET hello\r\nMULTI\r\nGET foo\r\nEXEC\r\n";
+    let expected = format!(
+        "{big}{moved}-ERR wrong number of arguments for 'auth' command\r\n{moved}{big}+OK\r\n{moved}\
+        -EXECABORT Transaction discarded because of previous errors.\r\n"
+    );
+    client.expect(pipeline, &expected).await;
+    // A slot on its way: a key that is not here may be there.
+    let slot = cluster.slot_of("absent{hello}").await.to_string();
+    for (node, way, other) in [(1, "IMPORTING", 0), (0, "MIGRATING", 1)] {
+        let mut set = redis::cmd("CLUSTER");
+        set.arg(&["SETSLOT", &slot, way, cluster.id(other)]);
+        let mut admin = cluster.admin(node).await;
+        set.query_async::<()>(&mut admin).await.expect("it may");
+    }
+    let ask = format!("-ASK {slot} {front}\r\n");
+    client
+        .expect("GET absent{hello}\r\nGET hello\r\n", &format!("{ask}{big}"))
+        .await;
+    let mut other = Client::open(&azure, front).await;
+    other
+        .expect("ASKING\r\nGET absent{hello}\r\n", "+OK\r\n$-1\r\n")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
+    let mut cluster = RedisCluster::start(2, 0).await;
+    let azure = before_cluster(&cluster).await;
+    let mut client = Client::at_endpoint(&azure).await;
+    let before = client.slots().await;
+    client.expect("SET hello there\r\n", "+OK\r\n").await;
+    let added = cluster.add_master().await;
+    let announced = client.nodes().await;
+    assert_eq!((before.len(), announced.len()), (2, 3));
+    assert!(before.iter().all(|(id, address)| announced[id] == *address));
+    let front = &announced[cluster.id(added)];
+    let mut node = Client::open(&azure, front).await;
+    assert_eq!(node.id().await, cluster.id(added));
+    let slot = cluster.slot_of("hello").await;
+    cluster.reshard(0, added, slot..=slot + 2).await;
+    eventually("all know where the slot is", async || {
+        cluster.master_of(slot).await == Some(added)
+    })
+    .await;
+    node.expect("GET hello\r\n", "$5\r\nthere\r\n").await;
+    client
+        .expect("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
+    let mut cluster = RedisCluster::start(3, 1).await;
+    let azure = before_cluster(&cluster).await;
+    let announced = Client::at_endpoint(&azure).await.slots().await;
+    let front = &announced[cluster.id(0)];
+    let mut open = Client::open(&azure, front).await;
+    cluster.kill(0);
+    let mut rest = Vec::new();
+    let closed = timeout(LIMIT, open.stream.read_to_end(&mut rest)).await;
+    closed
+        .expect("the open connection ends")
+        .expect("with TLS' farewell");
+    // Before a word of TLS is said.
+    let dial = async { TcpStream::connect(front).await?.read_u8().await };
+    let met = timeout(LIMIT, dial).await.expect("in time");
+    assert_eq!(
+        met.expect_err("it is dead").kind(),
+        ErrorKind::ConnectionReset
+    );
+    // The endpoint's own server was that node.
+    let mut client = Client::at_endpoint(&azure).await;
+    assert_ne!(client.id().await, cluster.id(0));
+    let master = cluster.wait_for_failover(0, 0).await;
+    assert_eq!(master, 3);
+    let slots: Vec<Vec<Value>> = into(client.ask("CLUSTER SLOTS").await);
+    let first = slots.into_iter().find(|range| range[0] == Value::Int(0));
+    let node: Vec<Value> = into(first.expect("slot 0 is served").swap_remove(2));
+    let front_of_master = &announced[cluster.id(3)];
+    assert_eq!(
+        address(&into::<String>(node[0].clone()), into(node[1].clone())),
+        *front_of_master
+    );
+    cluster.restart(0).await;
+    assert!(!cluster.is_master(0).await);
+    let mut again = Client::open(&azure, front).await;
+    assert_eq!(again.id().await, cluster.id(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_guarded_as_the_endpoint_is() {
+    let cluster = RedisCluster::start(1, 0).await;
+    let azure = before(cluster.address(0), Duration::from_secs(2)).await;
+    let announced = Client::at_endpoint(&azure).await.slots().await;
+    let front = &announced[cluster.id(0)];
+    let stream = connect(&azure, front, "localhost").await;
+    let mut stranger = Client {
+        stream: stream.expect("it accepts"),
+    };
+    stranger
+        .expect("CLUSTER SLOTS\r\n", "-NOAUTH Authentication required.\r\n")
+        .await;
+    let mut ends = Client::open(&azure, front).await;
+    let mut rest = String::new();
+    let closed = timeout(LIMIT, ends.stream.read_to_string(&mut rest)).await;
+    closed
+        .expect("it ends with its token")
+        .expect("with TLS' farewell");
+    assert!(azure.controls.counts().connections_expired > 0);
+    azure.controls.disconnect_all();
+    let closed = timeout(LIMIT, stranger.stream.read_to_string(&mut rest)).await;
+    closed.expect("it is told to").expect("with TLS' farewell");
+}

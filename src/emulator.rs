@@ -127,7 +127,7 @@ impl Emulator {
         let (redis, redis_port) = listen(options.host, options.redis_port).await?;
         let (address, name) = names(options.host);
 
-        let certificates = Certificates::make(options.host)?;
+        let certificates = Certificates::make(options.host, name.trim_matches(['[', ']']))?;
         let files = Files::write(&certificates)?;
         let signer = Arc::new(Signer::new());
         let controls = Controls::new(options.token_lifetime);

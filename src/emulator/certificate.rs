@@ -1,9 +1,10 @@
 //! Certificates: how a client comes to trust the emulator's TLS.
 //!
-//! `Emulator::bind` makes one `Certificates` per start: a certificate authority, and a leaf for this machine's loopback
-//! names and the chosen host. The authority's key is dropped as soon as the leaf is signed, and neither key is written
-//! to disk. The process-wide crypto provider is neither read nor installed. Where the PEM texts lie is `emulator`'s
-//! business.
+//! `Emulator::bind` makes one `Certificates` per start: a certificate authority, a leaf for the token endpoint, good for
+//! this machine's loopback names and the chosen host, and one for the front before Redis, good for the endpoint's name
+//! alone: Azure's has no address in it either, though a cluster's nodes are announced by theirs. The authority's key is
+//! dropped as soon as the leaves are signed, and no key is written to disk. The process-wide crypto provider is neither
+//! read nor installed. Where the PEM texts lie is `emulator`'s business.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,8 +39,9 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes a new authority and a leaf for `localhost`, both loopback addresses and `host`.
-    pub(super) fn make(host: IpAddr) -> Result<Self, Error> {
+    /// Makes a new authority, a leaf for `localhost`, both loopback addresses and `host`, and one for `redis_name`, which
+    /// is an address where the endpoint handed out is one.
+    pub(super) fn make(host: IpAddr, redis_name: &str) -> Result<Self, Error> {
         let now = date_time_ymd(1970, 1, 1) + since_epoch();
 
         let mut params = CertificateParams::default();
@@ -57,27 +59,31 @@ impl Certificates {
         if !names.contains(&host.to_string()) {
             names.push(host.to_string());
         }
-        let mut params = CertificateParams::new(names)?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "localhost");
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        // Python verifies strictly (VERIFY_X509_STRICT) and wants to find the authority by its key.
-        params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
-        let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &issuer)?;
+        let mut redis_names = vec!["localhost".to_owned()];
+        if redis_name != "localhost" {
+            redis_names.push(redis_name.to_owned());
+        }
 
-        let server = |provider: CryptoProvider, versions| -> Result<_, Error> {
+        let server = |names, provider: CryptoProvider, versions| -> Result<_, Error> {
+            let mut params = CertificateParams::new(names)?;
+            params
+                .distinguished_name
+                .push(DnType::CommonName, "localhost");
+            params.is_ca = IsCa::ExplicitNoCa;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            // Python verifies strictly (VERIFY_X509_STRICT) and wants to find the authority by its key.
+            params.use_authority_key_identifier_extension = true;
+            (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
+            let key = KeyPair::generate()?;
+            let leaf = params.signed_by(&key, &issuer)?;
             let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
             Ok(ServerConfig::builder_with_provider(Arc::new(provider))
                 .with_protocol_versions(versions)?
                 .with_no_client_auth()
                 .with_single_cert(vec![leaf.der().clone()], key)?)
         };
-        let mut https = server(ring::default_provider(), rustls::ALL_VERSIONS)?;
+        let mut https = server(names, ring::default_provider(), rustls::ALL_VERSIONS)?;
         https.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Azure Managed Redis has TLS 1.3 with AES-GCM, and TLS 1.2 with CBC suites only, which rustls lacks.
         let mut provider = ring::default_provider();
@@ -87,7 +93,7 @@ impl Certificates {
                 CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384
             )
         });
-        let redis = server(provider, &[&rustls::version::TLS13])?;
+        let redis = server(redis_names, provider, &[&rustls::version::TLS13])?;
 
         Ok(Self {
             authority_pem: authority.pem(),

@@ -366,3 +366,38 @@ async fn a_node_is_guarded_as_the_endpoint_is() {
     let closed = timeout(LIMIT, stranger.stream.read_to_string(&mut rest)).await;
     closed.expect("it is told to").expect("with TLS' farewell");
 }
+
+#[tokio::test]
+async fn the_certificate_knows_the_endpoints_name_and_no_address() {
+    let azure = Azure::with_lifetime(60).await;
+    let endpoint = azure.variable("REDIS_ENDPOINT");
+    connect(&azure, endpoint, "localhost")
+        .await
+        .expect("it is its name");
+    for address in ["127.0.0.1", "::1"] {
+        let refused = connect(&azure, endpoint, address).await;
+        let error = refused.expect_err("it is no name").to_string();
+        assert!(error.contains("not valid for"), "{error}");
+    }
+    // Managed identities' clients are the only ones that are given an address, but others may use one.
+    let authority = azure.variable("AZURE_AUTHORITY_HOST");
+    let authority = authority
+        .trim_start_matches("https://")
+        .trim_end_matches('/');
+    for name in ["localhost", "127.0.0.1"] {
+        connect(&azure, authority, name)
+            .await
+            .expect("both are good");
+    }
+    // Where the endpoint handed out is an address, it must be good for it.
+    let azure = Azure::start(Options {
+        host: [127, 0, 0, 2].into(),
+        ..Options::default()
+    })
+    .await;
+    let endpoint = azure.variable("REDIS_ENDPOINT");
+    let (host, _) = endpoint.rsplit_once(':').expect("it has a port");
+    connect(&azure, endpoint, host)
+        .await
+        .expect("it is its name");
+}

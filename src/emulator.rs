@@ -61,6 +61,18 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`: out of file descriptors, mostly, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the endpoint is to the clients of Redis, in Azure's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusteringPolicy {
+    /// What the server behind it is: `OSSCluster` if it is a node of a cluster, else `NoCluster`.
+    #[default]
+    OfServer,
+    /// `EnterpriseCluster`: one endpoint that tells nothing of its shards. The server behind it is to be no cluster, for
+    /// nothing is routed.
+    EnterpriseCluster,
+}
+
 /// What an emulator is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -78,6 +90,8 @@ pub struct Options {
     /// If it is a node of a cluster, each node gets a front of its own, on port 8500 and those after it where they are
     /// free, and clients are told of no other address.
     pub redis: Option<String>,
+    /// What the endpoint is to the clients of Redis.
+    pub clustering_policy: ClusteringPolicy,
     /// Whose assertions are exchanged for a token; the emulator's own where there is none.
     pub federated_credential: Option<FederatedCredential>,
     /// The certificate (PEM, RSA) with which the application may sign in.
@@ -93,6 +107,7 @@ impl Default for Options {
             redis_port: 0,
             token_lifetime: Duration::from_secs(60),
             redis: None,
+            clustering_policy: ClusteringPolicy::default(),
             federated_credential: None,
             client_certificate: None,
         }
@@ -162,6 +177,7 @@ impl Emulator {
             redis: options.redis,
             nodes,
             store: Arc::default(),
+            clustering_policy: options.clustering_policy,
         };
         Ok(Self {
             tenant: Arc::new(tenant),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use entra_redis::{
     app::{self, App},
     config::{Config, Endpoint, Environment, Http},
@@ -30,11 +30,21 @@ pub(crate) struct Options {
     /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     redis: Option<String>,
+    /// Let the emulated Redis be clustered by this policy of Azure's; without it, it is what the server behind it is
+    #[arg(long, value_name = "POLICY")]
+    clustering_policy: Option<ClusteringPolicy>,
     #[command(flatten)]
     federated: Option<Federated>,
     /// The application's certificate (PEM, RSA): whoever signs with its key gets a token
     #[arg(long, value_name = "FILE")]
     client_certificate: Option<PathBuf>,
+}
+
+/// The policies that are not the server's own doing.
+#[derive(Clone, Copy, ValueEnum)]
+enum ClusteringPolicy {
+    #[value(name = "EnterpriseCluster")]
+    EnterpriseCluster,
 }
 
 /// A federated identity credential: all three or none.
@@ -196,6 +206,12 @@ impl Options {
             host,
             token_lifetime: self.token_lifetime,
             redis: self.redis.clone(),
+            clustering_policy: match self.clustering_policy {
+                Some(ClusteringPolicy::EnterpriseCluster) => {
+                    emulator::ClusteringPolicy::EnterpriseCluster
+                }
+                None => emulator::ClusteringPolicy::OfServer,
+            },
             federated_credential: self
                 .federated
                 .as_ref()

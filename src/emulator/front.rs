@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ClusteringPolicy;
 use super::controls::{Controls, RedisFault};
 use super::store::Store;
 use super::token::Signer;
@@ -51,6 +52,7 @@ pub(super) struct Front {
     /// The other servers, if it is a cluster's.
     pub(super) nodes: Nodes,
     pub(super) store: Arc<Store>,
+    pub(super) clustering_policy: ClusteringPolicy,
 }
 
 /// Why a connection ended.

@@ -1,4 +1,4 @@
-//! The front before a real cluster, as Azure's `OSSCluster`.
+//! The front before a real cluster, as Azure's `OSSCluster`; and `EnterpriseCluster`, which hides that there is one.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis::{config::Roots, emulator::Options, tls};
+use entra_redis::{
+    config::Roots,
+    emulator::{ClusteringPolicy, Options},
+    tls,
+};
 use redis::{FromRedisValue, Value, from_redis_value};
 use rustls::pki_types::ServerName;
 use serde_json::Value as Json;
@@ -18,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Azure, LIMIT, RedisCluster, client, eventually};
+use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client, eventually};
 
 /// Where each node is announced, by its id.
 type Announced = BTreeMap<String, String>;
@@ -400,4 +404,30 @@ async fn the_certificate_knows_the_endpoints_name_and_no_address() {
     connect(&azure, endpoint, host)
         .await
         .expect("it is its name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn enterprise_cluster_hides_its_shards() {
+    let server = RedisServer::start().await;
+    for redis in [Some(server.address()), None] {
+        let azure = Azure::start(Options {
+            redis,
+            clustering_policy: ClusteringPolicy::EnterpriseCluster,
+            ..Options::default()
+        })
+        .await;
+        let mut client = Client::at_endpoint(&azure).await;
+        for subcommand in ["INFO", "HELP", "KEYSLOT key", "NODES", "slots"] {
+            client
+                .expect(
+                    &format!("cluster {subcommand}\r\nPING\r\n"),
+                    "-ERR command is not allowed\r\n+PONG\r\n",
+                )
+                .await;
+        }
+    }
+    let arguments = ["dev", "--clustering-policy", "EnterpriseCluster"];
+    let service = Service::start(&arguments, [("", ""); 0]).await;
+    service.ready().await;
+    assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }

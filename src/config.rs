@@ -103,14 +103,22 @@ impl Redis {
     }
 }
 
-/// A host name and a port; the name is what the certificate is checked against.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A host name and a port. Of the cache's endpoint, the name is what certificates are checked against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     host: String,
     port: u16,
 }
 
 impl Endpoint {
+    /// What a cluster says of its nodes, taken as it is.
+    pub(crate) fn announced(host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_ascii_lowercase(),
+            port,
+        }
+    }
+
     /// DNS name or IP address, in lower case, without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -158,6 +166,18 @@ pub enum ClusteringPolicy {
     EnterpriseCluster,
     /// One shard.
     NoCluster,
+}
+
+impl fmt::Display for ClusteringPolicy {
+    /// Azure's own word.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "Auto",
+            Self::OssCluster => "OSSCluster",
+            Self::EnterpriseCluster => "EnterpriseCluster",
+            Self::NoCluster => "NoCluster",
+        })
+    }
 }
 
 /// How a connection signs in.

@@ -1,31 +1,31 @@
 //! How do we reach Redis, signed in? A pool of few shared connections that keep themselves signed in.
 //!
-//! [`Pool`] is what callers use: [`Pool::get`] hands out a clone of a live connection, so that many callers share one
-//! socket and their commands travel together. Behind it a maintainer keeps `REDIS_POOL_SIZE` connections open, owned by
-//! deadpool through a manager of our own; each connection signs in again in place whenever `identity` publishes a token.
+//! [`Pool`] is what callers use: [`Pool::get`] hands out a live connection, so that many callers share few sockets and
+//! their commands travel together. Behind it stands a `node`, the cache's endpoint, with `REDIS_POOL_SIZE` connections
+//! that deadpool owns through a manager of our own; each signs in again in place whenever `identity` publishes a token.
+//! Where `policy` finds a cluster behind the endpoint, `cluster` keeps such a node for each master and sends commands
+//! where their keys are; callers see no difference.
 //!
 //! What always holds: a refused AUTH never ends a connection, because the earlier sign-in stays in force; a connection
 //! past the end of its own token is not used; nothing here retries a command whose fate is unknown unless the caller
 //! said that it may run twice.
 //!
 //! What does not belong here: requests. Nobody below `http` knows of them.
-//!
-//! The seam for cluster mode is [`Connection`]: callers know that type alone, not what stands behind it.
 
 mod builder;
+mod cluster;
 mod connection;
-mod connector;
 mod error;
-mod maintainer;
-mod manager;
+mod node;
+mod policy;
 mod pool;
-mod reauth;
 
 pub use self::{
     builder::{BuildError, Builder},
     connection::Connection,
     error::{ConnectError, Error, Refusal, Step},
-    pool::{Pool, Status},
+    policy::Clustering,
+    pool::{Answering, Pool, Status},
 };
 
 /// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another
@@ -70,7 +70,7 @@ pub(crate) mod instruments {
         );
         describe_counter!(
             RETRIES,
-            "Commands sent again on another connection after the first could not answer"
+            "Commands sent again: the connection was lost or refused them, or the cluster pointed elsewhere"
         );
         describe_counter!(OPENED, "Connections opened and signed in");
         describe_counter!(

@@ -109,13 +109,6 @@ pub(super) fn redis(
         raw.redis_clustering_policy,
         clustering_policy,
     );
-    if clustering_policy == ClusteringPolicy::OssCluster {
-        parser.fault(
-            "REDIS_CLUSTERING_POLICY",
-            Some("`OSSCluster`".to_owned()),
-            "Auto, EnterpriseCluster or NoCluster: this version reaches one endpoint and cannot follow a cluster's nodes",
-        );
-    }
     // The three that sign in are written like `AuthName` first, because `key` is complete only with REDIS_KEY.
     let tls = parser.defaulted("REDIS_TLS", raw.redis_tls, parse::boolean);
     let auth = parser.defaulted("REDIS_AUTH", raw.redis_auth, auth_name);

@@ -85,13 +85,21 @@ pub(super) const VARIABLES: &[Variable] = &[
         "SSL_CERT_DIR",
         "directory that replaces the system's certificate authorities, for the token endpoint too",
     ),
-    plain("REDIS_POOL_SIZE", "2", "shared connections, 1 to 256"),
+    plain(
+        "REDIS_POOL_SIZE",
+        "2",
+        "shared connections, with OSSCluster to each master; 1 to 256",
+    ),
     plain(
         "REDIS_CONNECT_TIMEOUT",
         "5s",
         "limit for TCP, TLS and sign-in of one connection together",
     ),
-    plain("REDIS_COMMAND_TIMEOUT", "1s", "limit for one command"),
+    plain(
+        "REDIS_COMMAND_TIMEOUT",
+        "1s",
+        "limit for one command, and for how long it waits to be sent",
+    ),
     plain(
         "REQUEST_TIMEOUT",
         "3s",

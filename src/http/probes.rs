@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use super::Context;
 use crate::{
     lifecycle::Phase,
-    redis::{self, Pool},
+    redis::{self, Answering, Pool},
 };
 
 /// How often Redis is asked while it answers.
@@ -38,13 +38,22 @@ const FAILURES_TOLERATED: u32 = 3;
 
 /// The read side of [`RedisCheck`].
 #[derive(Debug, Clone)]
-pub struct Readiness(watch::Receiver<Option<bool>>);
+pub struct Readiness(watch::Receiver<Option<Found>>);
+
+/// What the latest check found, or the one before that where it was a blip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// At least one master answers: with a cluster, no replica serves the others' keys either, so that taking this one
+    /// out of service would help nobody.
+    Answers(Answering),
+    Silence,
+}
 
 /// Asks Redis in the background whether it answers.
 pub struct RedisCheck {
     pool: Pool,
     /// `None` before the first answer.
-    answers: watch::Sender<Option<bool>>,
+    answers: watch::Sender<Option<Found>>,
 }
 
 impl RedisCheck {
@@ -56,17 +65,18 @@ impl RedisCheck {
 
     /// Asks until dropped.
     pub async fn run(self) -> Infallible {
-        let ping = ::redis::cmd("PING");
         let mut failures = 0_u32;
         loop {
-            let answer = timeout(CHECK_LIMIT, self.pool.query_idempotent::<()>(&ping)).await;
-            let was_good = *self.answers.borrow() == Some(true);
-            if is_good(&answer) {
+            let answer = timeout(CHECK_LIMIT, self.pool.ping()).await;
+            let was_good = matches!(*self.answers.borrow(), Some(Found::Answers(_)));
+            if let Ok(Ok(answering)) = answer
+                && answering.masters_answering > 0
+            {
                 failures = 0;
                 if !was_good {
                     info!("Redis answers");
                 }
-                self.answers.send_replace(Some(true));
+                self.answers.send_replace(Some(Found::Answers(answering)));
                 sleep(CHECK_EVERY).await;
                 continue;
             }
@@ -78,20 +88,11 @@ impl RedisCheck {
             if was_good {
                 warn!(failures, "Redis does not answer");
             }
-            self.answers.send_replace(Some(false));
+            self.answers.send_replace(Some(Found::Silence));
             // Asked again as soon as there is a connection to ask on, so that traffic comes back soon.
             sleep(CHECK_AGAIN_AFTER).await;
             let _ = timeout(CHECK_EVERY, self.pool.opened()).await;
         }
-    }
-}
-
-/// PONG, and also a refusal by Redis' access rules: it answers, and a user's rules may leave out PING.
-fn is_good(answer: &Result<Result<(), redis::Error>, tokio::time::error::Elapsed>) -> bool {
-    match answer {
-        Ok(Err(redis::Error::Command(error))) => error.code() == Some("NOPERM"),
-        Ok(Ok(())) => true,
-        Ok(Err(_)) | Err(_) => false,
     }
 }
 
@@ -159,6 +160,7 @@ pub(super) async fn healthz() -> Response {
 )]
 pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Response {
     let checks = BTreeMap::from([
+        ("clustering", clustering(context.pool.clustering())),
         ("lifecycle", lifecycle(context.lifecycle.phase())),
         ("redis", redis(&context)),
         ("token", token(context.pool.identity())),
@@ -206,17 +208,33 @@ fn token(status: Option<crate::identity::Status>) -> Check {
     }
 }
 
+fn clustering(clustering: Option<&redis::Clustering>) -> Check {
+    match clustering {
+        Some(clustering) => Check::new(true, clustering.to_string()),
+        None => Check::new(
+            false,
+            "not known yet: Redis was not asked, or gave no answer",
+        ),
+    }
+}
+
 fn redis(context: &Context) -> Check {
     let redis::Status { open, size } = context.pool.status();
+    let connections = format!("{open} of {size} connections are open");
     match *context.redis.0.borrow() {
-        Some(true) => Check::new(
-            true,
-            format!("Redis answers; {open} of {size} connections are open"),
-        ),
-        Some(false) => Check::new(
-            false,
-            format!("Redis does not answer; {open} of {size} connections are open"),
-        ),
+        Some(Found::Answers(Answering {
+            masters: 1,
+            masters_answering: _,
+        })) => Check::new(true, format!("Redis answers; {connections}")),
+        Some(Found::Answers(answering)) => {
+            let Answering {
+                masters,
+                masters_answering,
+            } = answering;
+            let detail = format!("{masters_answering} of {masters} masters answer; {connections}");
+            Check::new(true, detail)
+        }
+        Some(Found::Silence) => Check::new(false, format!("Redis does not answer; {connections}")),
         None => Check::new(false, "Redis was not asked yet"),
     }
 }

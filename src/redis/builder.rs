@@ -1,22 +1,22 @@
 //! Puts a pool together and starts its tasks.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connector::{Connector, Credentials},
-    maintainer::{Availability, Ending, Maintainer, Shared},
-    manager::{Manager, Objects},
-    pool::{Inner, OPERATIONS, Pool},
+    node::{
+        Census, Nodes,
+        connector::{Access, Credentials},
+    },
+    policy,
+    pool::{Inner, OPERATIONS, Pool, Site},
 };
 use crate::{
-    config::{self, Auth},
+    config::{self, Auth, ClusteringPolicy},
     identity::{Refresher, TokenSource},
     secret::Secret,
     tls,
@@ -68,7 +68,14 @@ impl Builder {
         self
     }
 
-    /// Shared connections, 1 to 256; default 2. A number outside is taken as the nearest inside.
+    /// Azure's clustering policy; by default the server is asked.
+    pub fn clustering_policy(mut self, policy: ClusteringPolicy) -> Self {
+        self.config.clustering_policy = policy;
+        self
+    }
+
+    /// Shared connections, with a cluster to each of its masters, 1 to 256; default 2. A number outside is taken as the
+    /// nearest inside.
     pub fn size(mut self, connections: usize) -> Self {
         self.config.pool_size = connections.clamp(1, 256);
         self
@@ -80,7 +87,7 @@ impl Builder {
         self
     }
 
-    /// Limit for one command; default 1 s.
+    /// Limit for one command, and for how long it waits to be sent; default 1 s.
     pub fn command_timeout(mut self, limit: Duration) -> Self {
         self.config.command_timeout = limit;
         self
@@ -109,7 +116,6 @@ impl Builder {
         let stop = CancellationToken::new();
         let ended = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let attention = Arc::new(Notify::new());
 
         let (credentials, tokens) = match (config.auth, source) {
             (Auth::Entra, Some(source)) => {
@@ -125,48 +131,50 @@ impl Builder {
             (Auth::Key(key), _) => (Credentials::Key(key), None),
             (Auth::None, _) => (Credentials::None, None),
         };
-        let connector = Connector {
+        let access = Access {
             endpoint: config.endpoint.clone(),
             tls,
             credentials,
             connect_timeout: config.connect_timeout,
             command_timeout: config.command_timeout,
             tasks: tasks.clone(),
-            attention: attention.clone(),
         };
-        let objects = Objects::builder(Manager(connector))
-            .max_size(config.pool_size)
-            .build()
-            .expect("deadpool refuses time-outs without a runtime, and none is set");
-        let shared = Arc::new(Shared {
-            open: ArcSwap::default(),
-            availability: watch::Sender::new(Availability::Opening),
-        });
-        let maintainer = Maintainer {
-            endpoint: config.endpoint,
-            objects: objects.clone(),
+        let census = Arc::<Census>::default();
+        let nodes = Nodes {
+            access: Arc::new(access),
             size: config.pool_size,
-            shared: shared.clone(),
-            attention,
-            tokens: tokens.clone(),
+            stop: stop.clone(),
+            ended: ended.clone(),
+            census: census.clone(),
         };
-        let guard = ended.clone().drop_guard();
-        let cancelled = stop.clone();
-        let ending = Ending {
-            shared: shared.clone(),
-            objects,
-        };
-        tasks.spawn(async move {
-            // In this order: first the maintainer ends, then what it published.
-            let _guard = guard;
-            let _ending = ending;
-            cancelled.run_until_cancelled(maintainer.run()).await;
-        });
+        let clustering = policy::configured(config.clustering_policy);
+        // One is enough to ask the server who it is; should it be a cluster, that one stays as the way back to it.
+        let seed = nodes.start(
+            config.endpoint,
+            match clustering {
+                Some(_) => config.pool_size,
+                None => 1,
+            },
+        );
+        let site = Arc::new(Site::new(seed.node.clone()));
+        match clustering {
+            Some(clustering) => site.settle(clustering, None),
+            None => {
+                let settled = site.clone().settling(config.clustering_policy, nodes);
+                let guard = ended.clone().drop_guard();
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    stop.run_until_cancelled(settled).await;
+                    guard.disarm(); // only a panic is a fault
+                });
+            }
+        }
         Ok(Pool(Arc::new(Inner {
-            shared,
+            site,
+            _seed: seed,
             size: config.pool_size,
+            census,
             patience: config.command_timeout,
-            next: AtomicUsize::new(0),
             tokens,
             durations: [const { OnceLock::new() }; OPERATIONS.len()],
             tasks,

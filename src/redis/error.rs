@@ -43,7 +43,7 @@ pub enum ConnectError {
     /// The name has no address.
     #[error("cannot resolve {endpoint}")]
     Resolve {
-        /// The endpoint as configured.
+        /// The endpoint as configured, or what a node of the cluster announced.
         endpoint: Endpoint,
         /// Why.
         #[source]
@@ -75,6 +75,25 @@ pub enum ConnectError {
         /// Redis' own words, without what was sent.
         #[source]
         source: Refusal,
+    },
+    /// `REDIS_CLUSTERING_POLICY` is OSSCluster and the server says that it is no cluster.
+    #[error(
+        "REDIS_CLUSTERING_POLICY is OSSCluster, but {endpoint} is no cluster: it refuses CLUSTER SLOTS"
+    )]
+    NotACluster {
+        /// The endpoint as configured.
+        endpoint: Endpoint,
+        /// Redis' own words.
+        #[source]
+        source: Refusal,
+    },
+    /// The cluster has no master for a slot, or, without one, for any.
+    #[error("the cluster at {endpoint} has no master for {}", slot_name(*slot))]
+    NoMaster {
+        /// The endpoint as configured.
+        endpoint: Endpoint,
+        /// 0 to 16383.
+        slot: Option<u16>,
     },
     /// Connections open and end again at once.
     #[error("connections to {endpoint} end as soon as they are open")]
@@ -119,7 +138,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// What Redis said to a sign-in. Servers repeat the arguments of commands they do not know, and redis-rs the answers it
+fn slot_name(slot: Option<u16>) -> String {
+    match slot {
+        Some(slot) => format!("slot {slot}"),
+        None => "any slot".to_owned(),
+    }
+}
+
+/// What Redis said to a sign-in, or to CLUSTER SLOTS. Servers repeat the arguments of commands they do not know, and redis-rs the answers it
 /// does not expect: here stands neither.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", self.text())]
@@ -139,7 +165,7 @@ impl Refusal {
             (Some(code), Some(words)) => format!("{code} {words}"),
             (Some(code), None) => code.to_string(),
             (None, Some(words)) => words.to_string(),
-            (None, None) => "an answer that is none to AUTH".to_owned(),
+            (None, None) => "an answer that does not fit the question".to_owned(),
         }
     }
 }
@@ -176,6 +202,22 @@ fn tls_hint(error: &io::Error) -> &'static str {
 }
 
 impl Error {
+    /// What the end of a command that was sent means.
+    pub(super) fn of(error: RedisError) -> Self {
+        if error.is_timeout() {
+            Self::TimedOut(error)
+        } else if error.is_connection_dropped() || error.is_unrecoverable_error() {
+            Self::OutcomeUnknown(error)
+        } else {
+            Self::Command(error)
+        }
+    }
+
+    /// Whether the command was sent and may or may not have run.
+    pub(super) fn may_have_run(&self) -> bool {
+        matches!(self, Self::TimedOut(_) | Self::OutcomeUnknown(_))
+    }
+
     /// The value of the `error_type` label: a closed set.
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -186,6 +228,19 @@ impl Error {
             Self::TimedOut(_) => "timeout",
             Self::Command(_) => "command",
             Self::Closed => "closed",
+        }
+    }
+}
+
+/// For callers who run commands on a [`super::Connection`] themselves: what the driver met is theirs as it is, and what
+/// was never sent is an I/O error of the kind `NotConnected` with this error inside.
+impl From<Error> for RedisError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::OutcomeUnknown(error) | Error::TimedOut(error) | Error::Command(error) => error,
+            Error::NoToken | Error::Opening | Error::Unavailable(_) | Error::Closed => {
+                io::Error::new(io::ErrorKind::NotConnected, error).into()
+            }
         }
     }
 }

@@ -2,55 +2,103 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use metrics::{Histogram, counter, histogram};
-use redis::{Arg, Cmd, FromRedisValue, RedisError, Value, aio::ConnectionLike};
-use tokio::time::{Instant, timeout};
+use redis::{Arg, Cmd, FromRedisValue, Value};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tracing::info;
 
 use super::{
     builder::Builder,
-    connection::{Connection, is_not_signed_in},
+    cluster::Cluster,
+    connection::{Connection, Way},
     error::Error,
     instruments,
-    maintainer::{Availability, Shared},
+    node::{
+        Census, Node, Nodes, RunningNode, connection::is_not_signed_in, maintainer::Availability,
+    },
+    policy::{self, Clustering, Decision},
 };
 use crate::{
-    config::{self, Endpoint},
+    config::{self, ClusteringPolicy, Endpoint},
     identity::{self, Tokens},
 };
 
 /// A pool of few shared connections that keep themselves signed in.
 ///
-/// Cloning it is cheap. Its tasks (the refresher of the token, the maintainer, one driver and one re-authentication task
-/// a connection) end when the last clone goes, or in order by [`Pool::close`].
+/// Cloning it is cheap. Its tasks (the refresher of the token, a maintainer for each node, one driver and one
+/// re-authentication task a connection) end when the last clone goes, or in order by [`Pool::close`].
 #[derive(Clone)]
 pub struct Pool(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) shared: Arc<Shared>,
+    pub(super) site: Arc<Site>,
+    pub(super) _seed: RunningNode,
     pub(super) size: usize,
+    pub(super) census: Arc<Census>,
     /// How long a caller waits for a connection that is being opened.
     pub(super) patience: Duration,
-    /// Whose turn it is.
-    pub(super) next: AtomicUsize,
     pub(super) tokens: Option<Tokens>,
     pub(super) durations: [OnceLock<Histogram>; OPERATIONS.len()],
     pub(super) tasks: TaskTracker,
-    /// Cancelled when the refresher or the maintainer ends, for whatever reason.
+    /// Cancelled when a task ends that should not have.
     pub(super) ended: CancellationToken,
     pub(super) stop: CancellationToken,
     /// Cancels `stop` when the last handle goes.
     pub(super) _stop: DropGuard,
+}
+
+/// Where commands go, once that is known.
+pub(super) struct Site {
+    /// The cache's endpoint.
+    seed: Arc<Node>,
+    settled: OnceLock<(Clustering, Option<Arc<Cluster>>)>,
+    /// Why it is not settled yet, where there is a reason; changes when it is.
+    trouble: watch::Sender<Option<Error>>,
+}
+
+impl Site {
+    pub(super) fn new(seed: Arc<Node>) -> Self {
+        Self {
+            seed,
+            settled: OnceLock::new(),
+            trouble: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn settle(&self, clustering: Clustering, cluster: Option<Arc<Cluster>>) {
+        info!(redis.clustering = %clustering, "the clustering policy is settled");
+        self.settled.get_or_init(|| (clustering, cluster));
+        self.trouble.send_replace(None);
+    }
+
+    /// Asks the endpoint who it is; then, if it is a cluster, keeps the map of its slots for ever.
+    pub(super) async fn settling(self: Arc<Self>, policy: ClusteringPolicy, nodes: Nodes) {
+        let trouble = |error| {
+            self.trouble.send_replace(Some(Error::Unavailable(error)));
+        };
+        match policy::decide(policy, &self.seed, trouble).await {
+            Decision::OneEndpoint(clustering) => {
+                self.seed.grow(nodes.size);
+                self.settle(clustering, None);
+            }
+            Decision::Cluster(clustering, ranges) => {
+                let cluster = Arc::new(Cluster::new(self.seed.clone(), nodes, &ranges));
+                self.settle(clustering, Some(cluster.clone()));
+                match cluster.survey().await {}
+            }
+        }
+    }
 }
 
 /// How many connections there are.
@@ -58,8 +106,17 @@ pub(super) struct Inner {
 pub struct Status {
     /// Open and signed in.
     pub open: usize,
-    /// Wanted.
+    /// Wanted: with a cluster, to all its masters together and one to the endpoint.
     pub size: usize,
+}
+
+/// How many of Redis' masters answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answering {
+    /// All of them; 1 where Redis is one endpoint.
+    pub masters: usize,
+    /// Those that answered PING, if only to refuse it.
+    pub masters_answering: usize,
 }
 
 impl Pool {
@@ -77,35 +134,50 @@ impl Pool {
     /// A live connection, shared with other callers.
     ///
     /// While one is open this does not wait. Otherwise it waits for the attempt in progress, at most the command
-    /// time-out. Dropping the future leaves nothing behind.
+    /// time-out. Dropping the future leaves nothing behind. With a cluster it never waits: which node is needed is known
+    /// only from the command.
     ///
     /// # Errors
     /// At once and named, when there is no live token or the latest attempt to connect failed.
     pub async fn get(&self) -> Result<Connection, Error> {
-        if let Some(connection) = self.pick() {
-            return Ok(connection);
+        self.way().await.map(Connection)
+    }
+
+    async fn way(&self) -> Result<Way, Error> {
+        match self.0.site.settled.get() {
+            Some((_, None)) => {
+                if let Some(connection) = self.0.site.seed.pick() {
+                    return Ok(Way::Node(connection));
+                }
+            }
+            Some((_, Some(_))) if self.0.stop.is_cancelled() => return Err(Error::Closed),
+            Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
+            None => {}
         }
-        let waiting = timeout(self.0.patience, self.next_open()).await;
+        let waiting = timeout(self.0.patience, self.next_way()).await;
         waiting.unwrap_or(Err(Error::Opening))
     }
 
-    async fn next_open(&self) -> Result<Connection, Error> {
-        let mut availability = self.0.shared.availability.subscribe();
+    async fn next_way(&self) -> Result<Way, Error> {
+        let site = &self.0.site;
+        let mut trouble = site.trouble.subscribe();
+        let mut availability = site.seed.availability.subscribe();
         loop {
-            let now = availability.borrow_and_update().clone();
-            match now {
-                Availability::Open => {
-                    if let Some(connection) = self.pick() {
-                        return Ok(connection);
-                    }
-                    // All have just ended and the maintainer has not seen it yet: it will say so.
-                }
-                Availability::Opening => {}
-                Availability::Failing(error) => return Err(error),
-                Availability::Closed => return Err(Error::Closed),
+            let error = trouble.borrow_and_update().clone();
+            match site.settled.get() {
+                Some((_, None)) => return site.seed.connection().await.map(Way::Node),
+                Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
+                None => {}
             }
-            if availability.changed().await.is_err() {
-                return Err(Error::Closed);
+            match (availability.borrow_and_update().clone(), error) {
+                (Availability::Failing(error), _) => return Err(error),
+                (Availability::Closed, _) => return Err(Error::Closed),
+                (Availability::Open, Some(error)) => return Err(error),
+                (Availability::Open | Availability::Opening, _) => {}
+            }
+            tokio::select! {
+                _ = trouble.changed() => {}
+                _ = availability.changed() => {}
             }
         }
     }
@@ -114,21 +186,15 @@ impl Pool {
     ///
     /// For start-up and probes; requests use [`Pool::get`], which fails fast. Dropping the future leaves nothing behind.
     pub async fn opened(&self) {
-        let mut availability = self.0.shared.availability.subscribe();
-        while !matches!(*availability.borrow_and_update(), Availability::Open) {
-            if availability.changed().await.is_err() {
-                std::future::pending::<()>().await;
+        let site = &self.0.site;
+        let mut trouble = site.trouble.subscribe();
+        loop {
+            match site.settled.get() {
+                Some((_, None)) => return site.seed.opened().await,
+                Some((_, Some(cluster))) => return cluster.opened().await,
+                None => _ = trouble.changed().await,
             }
         }
-    }
-
-    fn pick(&self) -> Option<Connection> {
-        let open = self.0.shared.open.load();
-        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
-        (0..open.len())
-            .map(|offset| &open[turn.wrapping_add(offset) % open.len()])
-            .find(|connection| connection.is_open())
-            .cloned()
     }
 
     /// Runs a command at most once.
@@ -175,34 +241,59 @@ impl Pool {
     async fn execute(&self, command: &Cmd, idempotent: bool) -> Result<Value, Error> {
         let mut attempts = self.0.size + 1;
         loop {
-            let mut connection = self.get().await?;
-            let (may_run_again, error) = match connection.req_packed_command(command).await {
-                // Not run; the connection has taken itself out of use.
-                Ok(Value::ServerError(error)) if is_not_signed_in(error.code()) => {
-                    (true, Error::Command(error.into()))
-                }
-                Ok(Value::ServerError(error)) => (false, Error::Command(error.into())),
-                Ok(value) => return Ok(value),
-                Err(error) => judge(error, idempotent),
+            let result = match self.way().await? {
+                Way::Node(mut connection) => connection.send(command).await.map_err(Error::of),
+                Way::Cluster(cluster) => cluster.query(command).await,
             };
             attempts -= 1;
+            let may_run_again = match &result {
+                // Not run; the connection has taken itself out of use.
+                Ok(Value::ServerError(error)) => is_not_signed_in(error.code()),
+                Ok(_) => false,
+                Err(error) => idempotent && error.may_have_run(),
+            };
             if !may_run_again || attempts == 0 {
-                return Err(error);
+                return match result? {
+                    Value::ServerError(error) => Err(Error::Command(error.into())),
+                    value => Ok(value),
+                };
             }
             counter!(instruments::RETRIES).increment(1);
         }
     }
 
+    /// Asks each of Redis' masters whether it answers; for probes. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// The one endpoint does not answer, or it is not known yet whether it is one.
+    pub async fn ping(&self) -> Result<Answering, Error> {
+        if let Some((_, Some(cluster))) = self.0.site.settled.get() {
+            let (masters_answering, masters) = cluster.ping().await;
+            return Ok(Answering {
+                masters,
+                masters_answering,
+            });
+        }
+        match self.query_idempotent::<()>(&redis::cmd("PING")).await {
+            // A refusal is an answer: a user's rules may leave out PING.
+            Err(Error::Command(error)) if error.code() == Some("NOPERM") => {}
+            result => result?,
+        }
+        Ok(Answering {
+            masters: 1,
+            masters_answering: 1,
+        })
+    }
+
+    /// Whether Redis is one endpoint or a cluster, and on what ground; `None` until that is settled.
+    pub fn clustering(&self) -> Option<&Clustering> {
+        Some(&self.0.site.settled.get()?.0)
+    }
+
     /// How many connections there are.
     pub fn status(&self) -> Status {
-        let open = self.0.shared.open.load();
-        Status {
-            open: open
-                .iter()
-                .filter(|connection| connection.is_open())
-                .count(),
-            size: self.0.size,
-        }
+        let (open, size) = self.0.census.count();
+        Status { open, size }
     }
 
     /// The credential as it may be shown; `None` where the pool signs in without tokens.
@@ -213,7 +304,10 @@ impl Pool {
     /// Waits until the pool's tasks have ended: after [`Pool::close`], or because of a fault in this library, after which
     /// the pool is of no use.
     pub async fn ended(&self) {
-        self.0.ended.cancelled().await;
+        tokio::select! {
+            () = self.0.ended.cancelled() => {}
+            () = self.0.tasks.wait() => {}
+        }
     }
 
     /// Ends the pool for all its clones: no connection is handed out any more, the tasks stop, and each connection closes
@@ -264,17 +358,6 @@ impl Drop for Measure<'_> {
             )
             .record(self.started.elapsed()),
         }
-    }
-}
-
-/// Whether a command that ended so may be sent again, and the error if it is not.
-fn judge(error: RedisError, idempotent: bool) -> (bool, Error) {
-    if error.is_timeout() {
-        (idempotent, Error::TimedOut(error))
-    } else if error.is_connection_dropped() || error.is_unrecoverable_error() {
-        (idempotent, Error::OutcomeUnknown(error))
-    } else {
-        (false, Error::Command(error))
     }
 }
 

@@ -186,7 +186,7 @@ async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
     let service = Service::start(&[], environment).await;
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
-        report["checks"]["redis"]["detail"] == "Redis does not answer; 0 of 2 connections are open"
+        report["checks"]["redis"]["detail"] == "Redis does not answer; 0 of 1 connections are open"
     })
     .await;
     let (status, report) = service.readiness().await;

@@ -5,7 +5,7 @@
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
-use super::{connection::Connection, connector::Connector, error::ConnectError};
+use super::{super::error::ConnectError, connection::NodeConnection, connector::Connector};
 
 pub(super) struct Manager(pub(super) Connector);
 
@@ -13,16 +13,16 @@ pub(super) type Object = managed::Object<Manager>;
 pub(super) type Objects = managed::Pool<Manager>;
 
 impl managed::Manager for Manager {
-    type Type = Connection;
+    type Type = NodeConnection;
     type Error = ConnectError;
 
-    async fn create(&self) -> Result<Connection, ConnectError> {
+    async fn create(&self) -> Result<NodeConnection, ConnectError> {
         self.0.connect().await
     }
 
     async fn recycle(
         &self,
-        connection: &mut Connection,
+        connection: &mut NodeConnection,
         _: &Metrics,
     ) -> RecycleResult<ConnectError> {
         match connection.is_open() {

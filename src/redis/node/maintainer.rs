@@ -1,30 +1,25 @@
-//! Keeps the pool full: the one task that opens connections, and tells callers what is open.
+//! Keeps a node's connections open: the one task that opens them, and tells callers what is open.
 //!
 //! It holds deadpool's objects for as long as their connections live and shares clones of them. So a caller never
 //! waits for a connection to be opened while another one is open, and a storm of callers opens nothing: Azure limits
 //! the rate of new connections.
 
 use std::{
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use deadpool::managed::PoolError;
-use metrics::gauge;
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::{
-    connection::{Closing, Connection},
-    error::{ConnectError, Error},
-    instruments,
+    super::error::{ConnectError, Error},
+    Census, Node,
+    connection::{Closing, NodeConnection},
     manager::{Object, Objects},
 };
-use crate::{config::Endpoint, identity::Tokens, report::Chain};
+use crate::{identity::Tokens, report::Chain};
 
 /// Waits between attempts to open a connection, with jitter up to the bound. Service must resume within 5 s of Redis'
 /// return, so the bound stays well below that.
@@ -37,7 +32,7 @@ const SHORT_LIFE: Duration = Duration::from_millis(100);
 
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
-pub(super) enum Availability {
+pub(in crate::redis) enum Availability {
     /// Wait: a connection is being opened.
     Opening,
     /// Take one of those that are open.
@@ -48,45 +43,37 @@ pub(super) enum Availability {
     Closed,
 }
 
-/// What the maintainer and the pool's handles share.
-pub(super) struct Shared {
-    /// Open connections; callers take turns on them.
-    pub(super) open: ArcSwap<Vec<Connection>>,
-    pub(super) availability: watch::Sender<Availability>,
-}
-
 /// Tells callers that it is over, and closes what is open. Dropped after the maintainer has ended, however it ended, so
 /// that nothing is published after it.
 pub(super) struct Ending {
-    pub(super) shared: Arc<Shared>,
+    pub(super) node: Arc<Node>,
     pub(super) objects: Objects,
+    pub(super) census: Arc<Census>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.availability.send_replace(Availability::Closed);
-        for connection in self.shared.open.swap(Arc::default()).iter() {
+        self.node.availability.send_replace(Availability::Closed);
+        for connection in self.node.open.swap(Arc::default()).iter() {
             connection.life.close(Closing::Shutdown);
         }
         self.objects.close();
+        self.census.report();
     }
 }
 
 pub(super) struct Maintainer {
-    pub(super) endpoint: Endpoint,
+    pub(super) node: Arc<Node>,
     pub(super) objects: Objects,
-    pub(super) size: usize,
-    pub(super) shared: Arc<Shared>,
-    /// Rung when a connection's state changes.
-    pub(super) attention: Arc<Notify>,
     /// `None` where no token is needed.
     pub(super) tokens: Option<Tokens>,
+    pub(super) census: Arc<Census>,
 }
 
 impl Maintainer {
-    /// Keeps the pool full until dropped. What it held is closed by whoever drops it.
+    /// Keeps the node's connections open until dropped. What it held is closed by whoever drops it.
     pub(super) async fn run(mut self) {
-        let mut held: Vec<Object> = Vec::with_capacity(self.size);
+        let mut held: Vec<Object> = Vec::new();
         let mut failures: Option<Failures> = None;
         // Connections in a row that ended as soon as they were open.
         let mut short_lived = 0_u32;
@@ -98,16 +85,17 @@ impl Maintainer {
                 };
                 // deadpool finds it closed and forgets it
             }
-            if short_lived > 1 && failures.is_none() && held.len() < self.size {
-                let endpoint = self.endpoint.clone();
+            let size = self.node.size.load(Ordering::Relaxed);
+            if short_lived > 1 && failures.is_none() && held.len() < size {
+                let endpoint = self.node.address.clone();
                 failures = Some(Failures::new(
                     ConnectError::Flapping { endpoint },
                     short_lived,
                 ));
             }
             self.publish(&held, failures.as_ref());
-            if held.len() == self.size {
-                self.attention.notified().await;
+            if held.len() >= size {
+                self.node.attention.notified().await;
                 continue;
             }
             if let Some(failures) = &mut failures
@@ -116,7 +104,7 @@ impl Maintainer {
                 tokio::select! {
                     () = failures.due() => {}
                     () = new_token(&mut self.tokens) => failures.retry_now(),
-                    () = self.attention.notified() => {}
+                    () = self.node.attention.notified() => {}
                 }
                 continue;
             }
@@ -127,7 +115,7 @@ impl Maintainer {
                 tokio::select! {
                     opened = &mut attempt => break opened,
                     // An attempt may take seconds, in which another connection may end.
-                    () = self.attention.notified() => {
+                    () = self.node.attention.notified() => {
                         held.retain(|object| object.is_open());
                         self.publish(&held, failures.as_ref());
                     }
@@ -155,32 +143,18 @@ impl Maintainer {
 
     /// Tells callers what is open.
     fn publish(&self, held: &[Object], failures: Option<&Failures>) {
-        let open: Vec<Connection> = held
+        let open: Vec<NodeConnection> = held
             .iter()
-            .map(|object| Connection::clone(object))
+            .map(|object| NodeConnection::clone(object))
             .collect();
-        let earliest = open
-            .iter()
-            .filter_map(|connection| connection.life.signed_in())
-            .map(|signed_in| signed_in.expires_at)
-            .min();
-        if let Some(earliest) = earliest {
-            let earliest = earliest.duration_since(UNIX_EPOCH).unwrap_or_default();
-            gauge!(instruments::EXPIRY).set(earliest.as_secs_f64());
-        }
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a pool has at most 256 connections"
-        )]
-        gauge!(instruments::CONNECTION_COUNT, "db_client_connection_state" => "used")
-            .set(open.len() as f64);
         let availability = match (open.is_empty(), failures) {
             (false, _) => Availability::Open,
             (true, None) => Availability::Opening,
             (true, Some(failures)) => Availability::Failing(failures.error.clone()),
         };
-        self.shared.open.store(Arc::new(open));
-        self.shared.availability.send_replace(availability);
+        self.node.open.store(Arc::new(open));
+        self.node.availability.send_replace(availability);
+        self.census.report();
     }
 }
 

@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{
-    connection::{Closing, Connection, Life},
-    error::{ConnectError, Refusal, Step},
+    super::error::{ConnectError, Refusal, Step},
+    connection::{Closing, Life, NodeConnection},
     reauth,
 };
 use crate::{
@@ -42,22 +42,31 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
 
-/// Everything needed to open connections to one endpoint.
-pub(super) struct Connector {
-    pub(super) endpoint: Endpoint,
+/// What all connections of a pool have in common.
+pub(in crate::redis) struct Access {
+    /// The cache's endpoint, whose name the certificate is checked against: Azure's nodes announce themselves by IP
+    /// address and carry the endpoint's certificate.
+    pub(in crate::redis) endpoint: Endpoint,
     /// `None` where TLS is switched off.
-    pub(super) tls: Option<Arc<ClientConfig>>,
-    pub(super) credentials: Credentials,
-    pub(super) connect_timeout: Duration,
-    pub(super) command_timeout: Duration,
+    pub(in crate::redis) tls: Option<Arc<ClientConfig>>,
+    pub(in crate::redis) credentials: Credentials,
+    pub(in crate::redis) connect_timeout: Duration,
+    pub(in crate::redis) command_timeout: Duration,
     /// Where drivers and re-authentication tasks are counted, so that closing the pool can wait for them.
-    pub(super) tasks: TaskTracker,
+    pub(in crate::redis) tasks: TaskTracker,
+}
+
+/// Everything needed to open connections to one node.
+pub(super) struct Connector {
+    pub(super) access: Arc<Access>,
+    /// Where to dial: the endpoint itself, or what a cluster's node announced.
+    pub(super) address: Endpoint,
     /// Rung when a connection's state changes.
     pub(super) attention: Arc<Notify>,
 }
 
 /// What a connection signs in with.
-pub(super) enum Credentials {
+pub(in crate::redis) enum Credentials {
     Entra(Tokens),
     Key(Secret),
     None,
@@ -68,27 +77,27 @@ impl Connector {
     ///
     /// # Errors
     /// The step that failed and why; never tries with a token that has ended. Dropping the future closes the socket.
-    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
+    pub(super) async fn connect(&self) -> Result<NodeConnection, ConnectError> {
         let step = Mutex::new(Step::Resolve);
-        let limit = self.connect_timeout;
+        let limit = self.access.connect_timeout;
         let connected = timeout(limit, self.steps(&step)).await;
         connected.unwrap_or_else(|_| {
             Err(ConnectError::TimedOut {
                 step: *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
-                endpoint: self.endpoint.clone(),
+                endpoint: self.address.clone(),
                 limit,
             })
         })
     }
 
-    async fn steps(&self, step: &Mutex<Step>) -> Result<Connection, ConnectError> {
+    async fn steps(&self, step: &Mutex<Step>) -> Result<NodeConnection, ConnectError> {
         let enter = |next| {
             *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
         };
         // The token is looked at first: without one there is no use in dialling.
         let (mut tokens, token) = self.newest_token()?;
         let tcp = self.dial(enter).await?;
-        let connection = match &self.tls {
+        let connection = match &self.access.tls {
             None => {
                 enter(Step::SignIn);
                 self.open(tcp, token.as_deref()).await?
@@ -96,10 +105,10 @@ impl Connector {
             Some(config) => {
                 enter(Step::Tls);
                 let tls_error = |source| ConnectError::Tls {
-                    endpoint: self.endpoint.clone(),
+                    endpoint: self.address.clone(),
                     source,
                 };
-                let name = ServerName::try_from(self.endpoint.host().to_owned())
+                let name = ServerName::try_from(self.access.endpoint.host().to_owned())
                     .map_err(|error| tls_error(io::Error::other(error)))?;
                 let stream = TlsConnector::from(config.clone())
                     .connect(name, tcp)
@@ -116,11 +125,13 @@ impl Connector {
         };
         if let Some(tokens) = tokens {
             let (session, life) = (connection.session.clone(), connection.life.clone());
-            let task = reauth::keep_signed_in(session, life, tokens, self.connect_timeout);
-            connection.life.owns(self.tasks.spawn(task).abort_handle());
+            let task = reauth::keep_signed_in(session, life, tokens, self.access.connect_timeout);
+            connection
+                .life
+                .owns(self.access.tasks.spawn(task).abort_handle());
         }
         info!(
-            redis.endpoint = %self.endpoint,
+            redis.endpoint = %self.address,
             token.expires_in_s = connection.life.remaining().map(|left| left.as_secs()),
             "a connection to Redis is open and signed in"
         );
@@ -128,7 +139,7 @@ impl Connector {
     }
 
     fn newest_token(&self) -> Result<(Option<Tokens>, Option<Arc<Token>>), ConnectError> {
-        match &self.credentials {
+        match &self.access.credentials {
             Credentials::Entra(tokens) => {
                 let mut tokens = tokens.clone();
                 let token = tokens.newest().ok_or(ConnectError::NoToken)?;
@@ -139,7 +150,7 @@ impl Connector {
     }
 
     async fn dial(&self, enter: impl Fn(Step)) -> Result<TcpStream, ConnectError> {
-        let endpoint = &self.endpoint;
+        let endpoint = &self.address;
         let resolve_error = |source| ConnectError::Resolve {
             endpoint: endpoint.clone(),
             source,
@@ -165,17 +176,22 @@ impl Connector {
     }
 
     /// Speaks Redis over `stream` and signs in.
-    async fn open<S>(&self, stream: S, token: Option<&Token>) -> Result<Connection, ConnectError>
+    async fn open<S>(
+        &self,
+        stream: S,
+        token: Option<&Token>,
+    ) -> Result<NodeConnection, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let sign_in_error = |error: RedisError| ConnectError::SignIn {
-            endpoint: self.endpoint.clone(),
+            endpoint: self.address.clone(),
             source: Refusal::from(&error),
         };
         // redis-rs is given no credentials: it would hide Redis' own words behind "Password authentication failed".
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.command_timeout));
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(self.access.command_timeout));
         let (mut session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
             .map_err(sign_in_error)?;
@@ -184,23 +200,23 @@ impl Connector {
         // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
         // weak: the life must end with its users.
         let watched = Arc::downgrade(&life);
-        self.tasks.spawn(async move {
+        self.access.tasks.spawn(async move {
             driver.await;
             if let Some(life) = watched.upgrade() {
                 life.close(Closing::Lost);
             }
         });
 
-        let auth = match (&self.credentials, token) {
+        let auth = match (&self.access.credentials, token) {
             (Credentials::Entra(_), Some(token)) => Some(reauth::with_token(token)),
             (Credentials::Entra(_), None) => return Err(ConnectError::NoToken),
             (Credentials::Key(key), _) => Some(reauth::with_key(key)),
             (Credentials::None, _) => None,
         };
         if let Some(auth) = auth {
-            let limit = self.connect_timeout;
+            let limit = self.access.connect_timeout;
             let answer = reauth::authenticate(session.clone(), &auth, "connect", limit).await;
-            if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.credentials)
+            if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.access.credentials)
                 && error.code() == Some("WRONGPASS")
             {
                 tokens.doubt();
@@ -209,7 +225,7 @@ impl Connector {
         }
         name_the_client(&mut session).await.map_err(sign_in_error)?;
         life.opened();
-        Ok(Connection { session, life })
+        Ok(NodeConnection { session, life })
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::{
+    super::instruments,
     connection::{Closing, Life, SignedIn},
-    instruments,
 };
 use crate::{
     identity::{Token, Tokens},

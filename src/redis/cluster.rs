@@ -281,8 +281,11 @@ impl Cluster {
             };
             let Some(not_run) = not_run else {
                 return result.map_err(|error| {
-                    self.doubt.notify_one(); // its node may be gone
-                    Error::of(error)
+                    let error = Error::of(error);
+                    if error.may_have_run() {
+                        self.doubt.notify_one(); // its node may be gone
+                    }
+                    error
                 });
             };
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);

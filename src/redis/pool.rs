@@ -267,7 +267,7 @@ impl Pool {
     /// # Errors
     /// The one endpoint does not answer, or it is not known yet whether it is one.
     pub async fn ping(&self) -> Result<Answering, Error> {
-        if let Some((_, Some(cluster))) = self.0.site.settled.get() {
+        if let Way::Cluster(cluster) = self.way().await? {
             let (masters_answering, masters) = cluster.ping().await;
             return Ok(Answering {
                 masters,

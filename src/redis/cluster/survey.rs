@@ -12,7 +12,10 @@ use super::{
     Cluster, Ranges,
     slots::{self, Map},
 };
-use crate::{config::Endpoint, redis::node::connection::NodeConnection};
+use crate::{
+    config::Endpoint,
+    redis::node::{connection::NodeConnection, maintainer::Availability},
+};
 
 /// How often the cluster is asked though nobody doubts the map: a node that left is forgotten, a new one is opened
 /// before a command needs it.
@@ -24,8 +27,8 @@ const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 /// Nodes asked at the same time; the first answer counts.
 const NODES_ASKED: usize = 3;
 
-/// A node that nothing named for this long is closed. Longer than the pauses in which slots are moved to a new one,
-/// which serves none at first and is named by redirections alone.
+/// A node that is not in the map is closed when it cannot be reached, or when nothing named it for this long: slots may
+/// be on their way to a new one, which serves none at first and is named by redirections alone.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 impl Cluster {
@@ -83,7 +86,12 @@ impl Cluster {
             info!(redis.nodes = ?now.iter().map(ToString::to_string).collect::<Vec<_>>(), "the cluster's masters");
         }
         members.retain(|address, member| {
-            let stays = now.contains(address) || member.named.elapsed() < FORGET_AFTER;
+            let is_failing = matches!(
+                *member.running.node.availability.borrow(),
+                Availability::Failing(_)
+            );
+            let stays =
+                now.contains(address) || (member.named.elapsed() < FORGET_AFTER && !is_failing);
             if !stays {
                 debug!(redis.node = %address, "a node is no part of the cluster any more");
             }

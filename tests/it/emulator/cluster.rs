@@ -3,6 +3,10 @@
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client, eventually};
+use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client};
 
 /// Where each node is announced, by its id.
 type Announced = BTreeMap<String, String>;
@@ -49,7 +53,7 @@ async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStre
     let config = tls::client_config(&roots, None).expect("the emulator wrote it");
     let name = ServerName::try_from(name.to_owned()).expect("it is a name");
     let socket = TcpStream::connect(address).await?;
-    let connected = TlsConnector::from(std::sync::Arc::new(config)).connect(name, socket);
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, socket);
     timeout(LIMIT, connected).await.expect("within the limit")
 }
 
@@ -108,6 +112,16 @@ impl Client {
         let answer = String::from_utf8_lossy(&answer);
         assert!(matches!(read, Ok(Ok(_))), "{read:?} after {answer:?}");
         assert_eq!(answer, expected, "{commands:?}");
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        while !line.ends_with("\r\n") {
+            let read = timeout(LIMIT, self.stream.read_u8()).await;
+            line.push(read.expect("in time").expect("it is open").into());
+        }
+        line.truncate(line.len() - 2);
+        line
     }
 
     async fn ask(&mut self, command: &str) -> Value {
@@ -244,10 +258,7 @@ async fn redirections_name_fronts_amid_other_replies() {
     );
     client.expect(&set, "+OK\r\n").await;
     client.send("GET foo\r\n").await;
-    let mut line = String::new();
-    while !line.ends_with("\r\n") {
-        line.push(client.stream.read_u8().await.expect("it is open").into());
-    }
+    let line = client.line().await;
     let front = line
         .strip_prefix("-MOVED 12182 ")
         .expect("it is moved")
@@ -297,14 +308,81 @@ async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
     assert_eq!(node.id().await, cluster.id(added));
     let slot = cluster.slot_of("hello").await;
     cluster.reshard(0, added, slot..=slot + 2).await;
-    eventually("all know where the slot is", async || {
-        cluster.master_of(slot).await == Some(added)
-    })
-    .await;
+    assert_eq!(cluster.master_of(slot).await, Some(added));
     node.expect("GET hello\r\n", "$5\r\nthere\r\n").await;
     client
         .expect("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
         .await;
+}
+
+/// A client that follows redirections.
+struct Follower<'a> {
+    azure: &'a Azure,
+    clients: BTreeMap<String, Client>,
+    /// Where it begins: wherever it was moved to last.
+    at: String,
+    asked: u64,
+}
+
+impl Follower<'_> {
+    async fn follow(&mut self, command: &str) -> String {
+        let (mut node, mut asking) = (self.at.clone(), "");
+        loop {
+            if !self.clients.contains_key(&node) {
+                let client = Client::open(self.azure, &node).await;
+                self.clients.insert(node.clone(), client);
+            }
+            let client = self.clients.get_mut(&node).expect("it was opened");
+            client.send(&format!("{asking}{command}\r\n")).await;
+            if !asking.is_empty() {
+                assert_eq!(client.line().await, "+OK");
+                self.asked += 1;
+            }
+            let line = client.line().await;
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["-MOVED", _, other] => {
+                    (node, asking) = (other.to_owned(), "");
+                    self.at = node.clone();
+                }
+                ["-ASK", _, other] => (node, asking) = (other.to_owned(), "ASKING\r\n"),
+                _ => return line,
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_move_under_load_and_no_key_is_lost() {
+    let cluster = RedisCluster::start(2, 0).await;
+    let azure = before_cluster(&cluster).await;
+    let mut follower = Follower {
+        azure: &azure,
+        clients: BTreeMap::new(),
+        at: azure.variable("REDIS_ENDPOINT").to_owned(),
+        asked: 0,
+    };
+    let slot = cluster.slot_of("hello").await;
+    let (is_moved, mut round) = (AtomicBool::new(false), 0);
+    let moves = async {
+        for _ in 0..5 {
+            cluster.reshard(0, 1, slot..=slot + 1).await;
+            cluster.reshard(1, 0, slot..=slot + 1).await;
+        }
+        is_moved.store(true, Ordering::Relaxed);
+    };
+    let load = async {
+        while !is_moved.load(Ordering::Relaxed) {
+            round += 1;
+            for key in 0..50 {
+                let count = follower.follow(&format!("INCR {key}{{hello}}")).await;
+                assert_eq!(count, format!(":{round}"), "{key}");
+            }
+        }
+    };
+    tokio::join!(moves, load);
+    // The endpoint, which leads to the first node, and a front for each.
+    assert!(follower.clients.len() <= 3);
+    assert!(follower.asked > 0, "no key was asked for in {round} rounds");
 }
 
 #[tokio::test(flavor = "multi_thread")]

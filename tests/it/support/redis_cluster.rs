@@ -172,7 +172,7 @@ impl RedisCluster {
         let mut found = None;
         for (_, node) in self.living() {
             let map: String = node.ask(&["CLUSTER", "NODES"]).await;
-            let id = masters(&map).into_iter().find_map(|(id, slots)| {
+            let id = masters(&map).into_iter().find_map(|(id, (_, slots))| {
                 let has = slots.iter().any(|range| range.contains(&slot));
                 has.then_some(id)
             })?;
@@ -232,7 +232,8 @@ impl RedisCluster {
         index
     }
 
-    /// Moves slots from one master to another with their keys, one by one, as `redis-cli --cluster reshard` does.
+    /// Moves slots from one master to another with their keys, one by one, as `redis-cli --cluster reshard` does; ends
+    /// when all living nodes know.
     pub(crate) async fn reshard(&self, from: usize, to: usize, slots: RangeInclusive<u16>) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let port = target.server.port.to_string();
@@ -273,6 +274,8 @@ impl RedisCluster {
                 .await
                 .expect("it has no key left");
         }
+        // Whoever claims a slot before it knows of the last claim is overruled by it.
+        self.is_whole().await;
     }
 
     fn living(&self) -> impl Iterator<Item = (usize, &Node)> {
@@ -334,8 +337,8 @@ impl RedisCluster {
     }
 }
 
-/// The masters in an answer to `CLUSTER NODES`, with their slots.
-fn masters(map: &str) -> BTreeMap<String, Vec<RangeInclusive<u16>>> {
+/// The masters in an answer to `CLUSTER NODES`, each with the epoch of its claim and the slots it claims.
+fn masters(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
     let masters = map.lines().filter_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         let is_master = words[2].split(',').any(|flag| flag == "master");
@@ -344,7 +347,7 @@ fn masters(map: &str) -> BTreeMap<String, Vec<RangeInclusive<u16>>> {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             Some(first.parse().ok()?..=last.parse().ok()?)
         });
-        is_master.then(|| (words[0].to_owned(), slots.collect()))
+        is_master.then(|| (words[0].to_owned(), (words[6].to_owned(), slots.collect())))
     });
     masters.collect()
 }

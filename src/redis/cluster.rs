@@ -368,6 +368,8 @@ impl Cluster {
                 _ = availability.changed() => {}
                 _ = news.changed() => match *news.borrow_and_update() {
                     true => return Ok(None),
+                    // An attempt is in progress; how it ends is told by the node.
+                    false if matches!(error, Error::Opening) => {}
                     // Nobody answers: there is no use in waiting.
                     false => return Err(error),
                 },

@@ -11,13 +11,13 @@ use std::{
 use entra_redis::{
     config::Endpoint,
     identity::{AccessToken, Error, TokenSource},
-    redis::{ConnectError, Pool},
+    redis::Pool,
     secret::Secret,
 };
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-use crate::support::{Certificates, LIMIT, RedisServer, eventually};
+use crate::support::{Certificates, LIMIT, RedisServer, chain, eventually};
 
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -253,22 +253,12 @@ async fn connect_error(pool: &Pool) -> String {
     let mut text = String::new();
     eventually("a named failure", async || match pool.get().await {
         Err(entra_redis::redis::Error::Unavailable(error)) => {
-            text = chain(&error);
+            text = chain(&*error);
             true
         }
         _ => false,
     })
     .await;
-    text
-}
-
-fn chain(error: &ConnectError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
     text
 }
 
@@ -278,6 +268,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let others = Certificates::for_name("elsewhere.example");
     let redis = RedisServer::with_tls(&certificates).await;
     let wrong_name = RedisServer::with_tls(&others).await;
+    let expired = RedisServer::with_tls(&certificates.expired("localhost")).await;
     let to = |port, certificates: &Certificates| {
         Pool::builder(endpoint(port))
             .ca_file(certificates.path("ca.pem"))
@@ -286,6 +277,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let cases = [
         (to(redis.tls_port, &others), "UnknownIssuer"),
         (to(wrong_name.tls_port, &others), "not valid for name"),
+        (to(expired.tls_port, &certificates), "certificate expired"),
         (
             to(crate::support::free_port(), &certificates),
             "Connection refused",

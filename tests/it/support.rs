@@ -4,9 +4,11 @@ mod load;
 mod redis_cluster;
 mod redis_server;
 mod service;
+mod traffic;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,9 +18,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     load::Load,
-    redis_cluster::RedisCluster,
+    redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,
     service::{Service, client, command, metric},
+    traffic::Traffic,
 };
 
 /// How long anything that must come about "within seconds" may take. Not a benchmark: a machine may be slow.
@@ -85,40 +88,80 @@ impl Azure {
 /// A directory of certificates: an authority and what it signed, for a name.
 pub(crate) struct Certificates {
     pub(crate) directory: tempfile::TempDir,
+    authority: Arc<Authority>,
+}
+
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
 }
 
 impl Certificates {
     /// `ca.pem`, `server.pem` and `server.key`.
     pub(crate) fn for_name(name: &str) -> Self {
         use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-        let directory = tempfile::tempdir().expect("there is room");
-        let write = |file: &str, text: String| {
-            std::fs::write(directory.path().join(file), text).expect("there is room");
-        };
-        let authority_key = KeyPair::generate().expect("ring makes keys");
-        let mut authority = CertificateParams::default();
-        authority
+        let key = KeyPair::generate().expect("ring makes keys");
+        let mut parameters = CertificateParams::default();
+        parameters
             .distinguished_name
             .push(DnType::CommonName, format!("authority for {name}"));
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = authority
-            .self_signed(&authority_key)
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = parameters
+            .self_signed(&key)
             .expect("the parameters are fine");
-        write("ca.pem", certificate.pem());
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate().expect("ring makes keys");
-        let server = CertificateParams::new([name.to_owned()]).expect("it is a name");
+        let authority = Authority {
+            issuer: Issuer::new(parameters, key),
+            pem: certificate.pem(),
+        };
+        Self::signed(Arc::new(authority), name, false)
+    }
+
+    /// The same authority's certificate for another name.
+    pub(crate) fn another(&self, name: &str) -> Self {
+        Self::signed(self.authority.clone(), name, false)
+    }
+
+    /// The same authority's certificate for a name, ended.
+    pub(crate) fn expired(&self, name: &str) -> Self {
+        Self::signed(self.authority.clone(), name, true)
+    }
+
+    fn signed(authority: Arc<Authority>, name: &str, expired: bool) -> Self {
+        let directory = tempfile::tempdir().expect("there is room");
+        let write = |file: &str, text: &str| {
+            std::fs::write(directory.path().join(file), text).expect("there is room");
+        };
+        let key = rcgen::KeyPair::generate().expect("ring makes keys");
+        let mut server = rcgen::CertificateParams::new([name.to_owned()]).expect("it is a name");
+        if expired {
+            server.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
         let certificate = server
-            .signed_by(&key, &issuer)
+            .signed_by(&key, &authority.issuer)
             .expect("the parameters are fine");
-        write("server.pem", certificate.pem());
-        write("server.key", key.serialize_pem());
-        Self { directory }
+        write("ca.pem", &authority.pem);
+        write("server.pem", &certificate.pem());
+        write("server.key", &key.serialize_pem());
+        Self {
+            directory,
+            authority,
+        }
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
     }
+}
+
+/// An error with its sources, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// A port that was free a moment ago.

@@ -63,7 +63,7 @@ pub(super) fn target(command: &Cmd) -> Target {
             "SCAN walks the keys of one node, and a cluster has several: its cursor means nothing here",
         ),
 
-        b"BITOP" | b"OBJECT" | b"XGROUP" | b"XINFO" => by_key(command, 2),
+        b"BITOP" | b"OBJECT" | b"PFDEBUG" | b"XGROUP" | b"XINFO" => by_key(command, 2),
         b"BLMPOP" | b"BZMPOP" | b"EVAL" | b"EVALSHA" | b"EVALSHA_RO" | b"EVAL_RO" | b"FCALL"
         | b"FCALL_RO" => by_counted_key(command, 2),
         b"LMPOP" | b"SINTERCARD" | b"ZDIFF" | b"ZINTER" | b"ZINTERCARD" | b"ZMPOP" | b"ZUNION" => {

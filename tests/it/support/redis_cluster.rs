@@ -151,6 +151,10 @@ impl RedisCluster {
         self.nodes[index].server.address()
     }
 
+    pub(crate) fn port(&self, index: usize) -> u16 {
+        self.nodes[index].server.port
+    }
+
     /// Its id in the cluster, as `CLUSTER MYID` tells it.
     pub(crate) fn id(&self, index: usize) -> &str {
         &self.nodes[index].id
@@ -201,6 +205,21 @@ impl RedisCluster {
     pub(crate) fn kill(&mut self, index: usize) {
         self.nodes[index].server.kill();
         self.nodes[index].alive = false;
+    }
+
+    /// Stops a node from saying anything, for good.
+    pub(crate) fn pause(&mut self, index: usize) {
+        self.nodes[index].server.pause();
+        self.nodes[index].alive = false;
+    }
+
+    /// Starts all nodes again, which know the cluster still.
+    pub(crate) async fn restart_all(&mut self) {
+        for node in &mut self.nodes {
+            node.server.restart().await;
+            node.alive = true;
+        }
+        self.is_whole().await;
     }
 
     /// Starts a killed node again: it knows the cluster still, but has none of its keys.
@@ -354,7 +373,7 @@ fn masters(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
 
 /// A port below those that the system hands out, with the one for the cluster bus 10000 above it. It stays the caller's as
 /// long as the socket is kept: UDP has ports of its own, which nobody else here uses.
-fn reserve_port() -> (u16, UdpSocket) {
+pub(crate) fn reserve_port() -> (u16, UdpSocket) {
     loop {
         let port = fastrand::u16(20_000..22_768);
         let Ok(reserved) = UdpSocket::bind(("127.0.0.1", port)) else {

@@ -35,7 +35,7 @@ impl RedisServer {
         Self::start_with(port, certificates, &[]).await
     }
 
-    pub(super) async fn start_with(
+    pub(crate) async fn start_with(
         port: u16,
         certificates: Option<&Certificates>,
         more: &[&str],
@@ -75,6 +75,13 @@ impl RedisServer {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Stops it from saying anything, until it is killed: to its peers, a machine that is gone.
+    pub(crate) fn pause(&self) {
+        let id = self.child.id().to_string();
+        let stopped = Command::new("kill").args(["-STOP", &id]).status();
+        assert!(stopped.expect("kill is everywhere").success());
     }
 
     /// Starts it again on the same ports.

@@ -1,0 +1,231 @@
+//! Nodes that cannot be trusted or reached: each is named, and the others go on.
+
+use std::{net::UdpSocket, time::Duration};
+
+use entra_redis::redis::{Error, Pool};
+use redis::Value;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{azure, filled, pool};
+use crate::support::{
+    Certificates, RedisCluster, RedisServer, SLOTS, chain, eventually, reserve_port,
+};
+
+/// A node that announces its TLS port to all, and speaks in the clear to its like.
+struct TlsNode {
+    server: RedisServer,
+    _directory: tempfile::TempDir,
+    _reserved: UdpSocket,
+}
+
+impl TlsNode {
+    async fn start(certificates: &Certificates) -> Self {
+        let directory = tempfile::tempdir().expect("there is room");
+        let path = directory.path().display().to_string();
+        let (port, reserved) = reserve_port();
+        let arguments = ["--cluster-enabled", "yes", "--dir", &path];
+        let node = Self {
+            server: RedisServer::start_with(port, Some(certificates), &arguments).await,
+            _directory: directory,
+            _reserved: reserved,
+        };
+        let tls_port = node.server.tls_port.to_string();
+        node.run(&["CONFIG", "SET", "cluster-announce-port", &tls_port])
+            .await;
+        node
+    }
+
+    async fn run(&self, words: &[&str]) {
+        let mut command = redis::Cmd::new();
+        let mut admin = self.server.admin().await;
+        let done = command.arg(words).query_async::<()>(&mut admin).await;
+        done.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    }
+}
+
+/// Four real nodes that speak TLS and share the slots; the endpoint is the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_wrong_certificate_is_refused_and_the_fault_named() {
+    let good = Certificates::for_name("localhost");
+    let another_authority = Certificates::for_name("elsewhere.example").another("localhost");
+    let nodes = [
+        (TlsNode::start(&good).await, None),
+        (
+            TlsNode::start(&good.another("elsewhere.example")).await,
+            Some("not valid for name \"localhost\""),
+        ),
+        (
+            TlsNode::start(&another_authority).await,
+            Some("UnknownIssuer"),
+        ),
+        (
+            TlsNode::start(&good.expired("localhost")).await,
+            Some("certificate expired"),
+        ),
+    ];
+    let share = SLOTS / 4;
+    for (number, (node, _)) in (0_u16..).zip(&nodes) {
+        let (first, last) = (number * share, (number + 1) * share - 1);
+        node.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()])
+            .await;
+        node.run(&[
+            "CLUSTER",
+            "ADDSLOTSRANGE",
+            &first.to_string(),
+            &last.to_string(),
+        ])
+        .await;
+        let port = nodes[0].0.server.port;
+        let (port, bus) = (port.to_string(), (port + 10000).to_string());
+        if number > 0 {
+            node.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+                .await;
+        }
+    }
+    eventually("the first node knows all", async || {
+        let mut slots = redis::cmd("CLUSTER");
+        let mut admin = nodes[0].0.server.admin().await;
+        let slots: Vec<Value> = slots
+            .arg("SLOTS")
+            .query_async(&mut admin)
+            .await
+            .expect("SLOTS");
+        slots.len() == 4
+    })
+    .await;
+
+    let endpoint = format!("localhost:{}", nodes[0].0.server.tls_port);
+    let pool = Pool::builder(endpoint.parse().expect("an endpoint"))
+        .ca_file(good.path("ca.pem"))
+        .no_sign_in()
+        .build()
+        .expect("the certificate is there");
+    eventually("it is settled", async || pool.clustering().is_some()).await;
+    // One key in each quarter of the slots.
+    let mut seen = [false; 4];
+    for number in 0.. {
+        if seen.iter().all(|seen| *seen) {
+            break;
+        }
+        let key = format!("key{number}");
+        let mut keyslot = redis::cmd("CLUSTER");
+        let mut admin = nodes[0].0.server.admin().await;
+        keyslot.arg("KEYSLOT").arg(&key);
+        let slot: u16 = keyslot.query_async(&mut admin).await.expect("KEYSLOT");
+        let quarter = usize::from(slot / share);
+        if std::mem::replace(&mut seen[quarter], true) {
+            continue;
+        }
+        let (node, fault) = &nodes[quarter];
+        let result = pool
+            .query::<Option<String>>(redis::cmd("GET").arg(&key))
+            .await;
+        match (result, fault) {
+            (Ok(None), None) => {}
+            (Err(Error::Unavailable(error)), Some(fault)) => {
+                let text = chain(&*error);
+                let address = format!("TLS with 127.0.0.1:{} failed", node.server.tls_port);
+                assert!(
+                    text.contains(fault) && text.contains(&address),
+                    "{fault}: {text}"
+                );
+            }
+            (other, _) => panic!("{fault:?}: {other:?}"),
+        }
+    }
+}
+
+/// A node that says nothing any more, like a machine that is gone, holds up nobody but the callers of its own keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_holds_up_no_other() {
+    let mut cluster = RedisCluster::start(3, 3).await;
+    let azure = azure(&cluster, 60).await;
+    let pool = pool(&azure);
+    filled(&pool, 7).await;
+    let mut keys = [const { None }; 3];
+    for number in 0.. {
+        let key = format!("key{number}");
+        let master = cluster.master_of_key(&key).await.expect("all agree");
+        keys[master].get_or_insert(key);
+        if keys.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    let slot = cluster.slot_of(keys[0].as_deref().expect("found")).await;
+    let get = async |index: usize| {
+        let mut get = redis::cmd("GET");
+        pool.query::<Option<String>>(get.arg(&keys[index])).await
+    };
+    cluster.pause(0);
+    assert!(matches!(get(0).await, Err(Error::TimedOut(_))));
+    for _ in 0..200 {
+        get(1).await.expect("it answers");
+        get(2).await.expect("it answers");
+        sleep(Duration::from_millis(1)).await;
+    }
+    cluster.wait_for_failover(slot, 0).await;
+    // A command may still be on its way to the old master; the next is not.
+    eventually("the new master is found", async || get(0).await.is_ok()).await;
+    for _ in 0..20 {
+        get(0).await.expect("it answers");
+    }
+}
+
+/// All nodes at once, and the endpoint: nobody waits in vain, and service comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_node_commands_fail_at_once_and_resume_by_themselves() {
+    let mut cluster = RedisCluster::start(3, 0).await;
+    let azure = azure(&cluster, 60).await;
+    let pool = pool(&azure);
+    filled(&pool, 7).await;
+    (0..3).for_each(|index| cluster.kill(index));
+    let get = async || {
+        pool.query::<Option<String>>(redis::cmd("GET").arg("key"))
+            .await
+    };
+    eventually("it is named", async || {
+        matches!(get().await, Err(Error::Unavailable(_)))
+    })
+    .await;
+    cluster.restart_all().await;
+    eventually("it answers", async || get().await.is_ok()).await;
+    filled(&pool, 7).await;
+}
+
+/// Every connection at once is closed: commands that may run twice do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_killed_under_load_fail_no_idempotent_command_in_a_cluster() {
+    let cluster = RedisCluster::start(3, 0).await;
+    let azure = azure(&cluster, 60).await;
+    let pool = pool(&azure);
+    filled(&pool, 7).await;
+    let stop = CancellationToken::new();
+    let callers: Vec<_> = (0..32)
+        .map(|caller| {
+            let (pool, stop) = (pool.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut turn = 0;
+                while !stop.is_cancelled() {
+                    let mut get = redis::cmd("GET");
+                    get.arg(format!("key{}", caller * 7 + turn));
+                    pool.query_idempotent::<Option<String>>(&get).await?;
+                    turn += 1;
+                }
+                Ok::<_, Error>(turn)
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        filled(&pool, 7).await;
+        // One that ends as soon as it is open would be taken for a fault.
+        sleep(Duration::from_millis(200)).await;
+        azure.controls.disconnect_all();
+    }
+    stop.cancel();
+    for caller in callers {
+        let turns = caller.await.expect("no panic").expect("none fails");
+        assert!(turns > 0);
+    }
+    filled(&pool, 7).await;
+}

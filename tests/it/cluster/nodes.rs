@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{azure, filled, pool};
 use crate::support::{
-    Certificates, RedisCluster, RedisServer, SLOTS, chain, eventually, reserve_port,
+    Certificates, RedisCluster, RedisServer, SLOTS, Traffic, chain, eventually, reserve_port,
 };
 
 /// A node that announces its TLS port to all, and speaks in the clear to its like.
@@ -193,9 +193,9 @@ async fn without_any_node_commands_fail_at_once_and_resume_by_themselves() {
     filled(&pool, 7).await;
 }
 
-/// Every connection at once is closed: commands that may run twice do not notice.
+/// Every connection at once is closed: commands that may run twice do not notice, others run once or not at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_killed_under_load_fail_no_idempotent_command_in_a_cluster() {
+async fn connections_killed_under_load_fail_no_idempotent_command_and_repeat_no_other() {
     let cluster = RedisCluster::start(3, 0).await;
     let azure = azure(&cluster, 60).await;
     let pool = pool(&azure);
@@ -216,6 +216,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command_in_a_cluster()
             })
         })
         .collect();
+    let traffic = Traffic::start(&pool, 32);
     for _ in 0..5 {
         filled(&pool, 7).await;
         // One that ends as soon as it is open would be taken for a fault.
@@ -228,4 +229,10 @@ async fn connections_killed_under_load_fail_no_idempotent_command_in_a_cluster()
         assert!(turns > 0);
     }
     filled(&pool, 7).await;
+    let ledger = traffic.stop().await;
+    assert!(!ledger.failures.is_empty(), "no command was cut off");
+    for failure in &ledger.failures {
+        let error = &failure.error;
+        assert!(matches!(error, Error::OutcomeUnknown(_)), "{error:?}");
+    }
 }

@@ -87,7 +87,7 @@ async fn filled(pool: &Pool, connections: usize) {
 /// The promise, as counts: seven connections (two to each of three masters, one to the endpoint).
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_cluster() {
-    let cluster = RedisCluster::start(3, 3).await;
+    let cluster = RedisCluster::start(3, 1).await;
     let azure = azure(&cluster, 5).await;
     let environment = azure.environment("ManagedIdentityCredential");
     let service = Service::start(&[], environment).await;
@@ -155,7 +155,7 @@ async fn signed_in_with_the_newest(service: &Service) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_fails_while_slots_move_and_tokens_rotate() {
-    let cluster = RedisCluster::start(3, 3).await;
+    let cluster = RedisCluster::start(3, 1).await;
     let azure = azure(&cluster, 5).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;
@@ -189,7 +189,7 @@ async fn no_command_fails_while_slots_move_and_tokens_rotate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_master_is_lost_commands_fail_only_while_its_slots_have_none() {
-    let mut cluster = RedisCluster::start(3, 3).await;
+    let mut cluster = RedisCluster::start(3, 1).await;
     let azure = azure(&cluster, 5).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;

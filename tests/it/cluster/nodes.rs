@@ -139,7 +139,7 @@ async fn a_node_with_a_wrong_certificate_is_refused_and_the_fault_named() {
 /// A node that says nothing any more, like a machine that is gone, holds up nobody but the callers of its own keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_holds_up_no_other() {
-    let mut cluster = RedisCluster::start(3, 3).await;
+    let mut cluster = RedisCluster::start(3, 1).await;
     let azure = azure(&cluster, 60).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;

@@ -17,7 +17,7 @@ use crate::{
     identity::{self, AzureCredential},
     lifecycle::{Lifecycle, Phase},
     redis::{self, Pool},
-    telemetry::Metrics,
+    telemetry::{self, LogFilter, Metrics, Telemetry},
 };
 
 /// Background tasks only sleep or wait: they end at once.
@@ -25,17 +25,18 @@ const TASKS_LIMIT: Duration = Duration::from_secs(1);
 /// Connections close when what was sent on them is answered.
 const POOL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Installs the recorder with everything that the service measures.
+/// Installs the recorder with everything that the service measures; with a `telemetry` that exports metrics, they leave
+/// by that way too.
 ///
 /// # Errors
 /// Another recorder was installed in this process by somebody else.
-pub fn install_metrics() -> Result<Metrics, metrics_exporter_prometheus::BuildError> {
+pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemetry::MetricsError> {
     let buckets = [
         http::instruments::BUCKETS,
         identity::instruments::BUCKETS,
         redis::instruments::BUCKETS,
     ];
-    let metrics = Metrics::install(buckets.into_iter().flatten())?;
+    let metrics = Metrics::install(telemetry, buckets.into_iter().flatten())?;
     http::instruments::describe();
     identity::instruments::describe();
     redis::instruments::describe();
@@ -73,6 +74,7 @@ pub struct App {
     public: Server,
     admin: Option<Server>,
     routes: Router,
+    log_filter: Option<LogFilter>,
 }
 
 impl App {
@@ -97,7 +99,14 @@ impl App {
             public,
             admin,
             routes: Router::new(),
+            log_filter: None,
         })
+    }
+
+    /// Lets this machine change what is logged while the service runs, on the admin port.
+    pub fn log_filter(mut self, filter: LogFilter) -> Self {
+        self.log_filter = Some(filter);
+        self
     }
 
     /// Adds routes of your own to the public listener; they get the same limits, layers and errors.
@@ -128,6 +137,7 @@ impl App {
             public,
             admin,
             routes,
+            log_filter,
         } = self;
         let mut pool = Pool::from_config(config.redis.clone());
         if config.redis.auth == Auth::Entra {
@@ -161,6 +171,7 @@ impl App {
                 lifecycle: lifecycle.clone(),
                 redis,
                 metrics,
+                log_filter,
             }),
             &Limits {
                 timeout: config.http.request_timeout,

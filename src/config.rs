@@ -10,6 +10,7 @@ mod environment;
 mod fault;
 mod parse;
 mod sections;
+mod telemetry;
 mod variables;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -18,13 +19,13 @@ pub use self::{
     environment::Environment,
     fault::{Error, Fault, Warning},
     parse::duration,
+    telemetry::log_filter,
     variables::Variable,
 };
 use self::{
     fault::{Parser, repeated},
     sections::{
-        ServiceVariables, check_named_credential, http, identity, log_filter, log_format, redis,
-        unknown_variables,
+        ServiceVariables, check_named_credential, http, identity, redis, unknown_variables,
     },
     variables::VARIABLES,
 };
@@ -41,7 +42,7 @@ pub struct Config {
     pub identity: Identity,
     /// What `/sample` reads and writes.
     pub sample: Sample,
-    /// What is logged, and how.
+    /// What is logged and exported.
     pub telemetry: Telemetry,
     /// How long stopping may take.
     pub drain: Drain,
@@ -297,13 +298,48 @@ pub struct Sample {
     pub key: String,
 }
 
-/// What is logged, and how.
+/// What is logged, and what is exported by OTLP. What is not here of OpenTelemetry's variables (headers, resource
+/// attributes, sampler, delays) is checked here and read by the OpenTelemetry SDK, from the process itself.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// `LOG_FORMAT`; `None` asks whether standard output is a terminal.
     pub log_format: Option<LogFormat>,
     /// `RUST_LOG`, checked.
     pub log_filter: String,
+    /// Where traces go; `None` exports none.
+    pub traces: Option<Otlp>,
+    /// Where log records go besides standard output.
+    pub logs: Option<Otlp>,
+    /// Where metrics go besides `/metrics`.
+    pub metrics: Option<Otlp>,
+    /// `OTEL_SERVICE_NAME`; `None` leaves it to `OTEL_RESOURCE_ATTRIBUTES` and the default.
+    pub service_name: Option<String>,
+    /// `OTEL_BSP_MAX_QUEUE_SIZE`.
+    pub spans_waiting: usize,
+    /// `OTEL_BLRP_MAX_QUEUE_SIZE`.
+    pub records_waiting: usize,
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`, for collectors spoken to over https.
+    pub roots: Roots,
+}
+
+/// How one kind of telemetry reaches its collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Otlp {
+    /// The whole URL, with the signal's path where the protocol has one.
+    pub endpoint: String,
+    /// What is spoken there.
+    pub protocol: OtlpProtocol,
+    /// Limit of one export.
+    pub timeout: Duration,
+}
+
+/// OTLP's transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// `grpc`.
+    Grpc,
+    /// `http/protobuf`.
+    HttpProtobuf,
 }
 
 /// The shapes of a log line.
@@ -358,10 +394,12 @@ impl Config {
         let sample = Sample {
             key: parser.defaulted("SAMPLE_KEY", raw.sample_key, parse::text),
         };
-        let telemetry = Telemetry {
-            log_format: parser.optional("LOG_FORMAT", raw.log_format, log_format),
-            log_filter: parser.defaulted("RUST_LOG", raw.rust_log, log_filter),
-        };
+        let telemetry = telemetry::telemetry(
+            &mut parser,
+            environment,
+            identity.roots.clone(),
+            &mut warnings,
+        );
         let drain = Drain {
             delay: parser.defaulted("DRAIN_DELAY", raw.drain_delay, parse::duration_or_zero),
             timeout: parser.defaulted("DRAIN_TIMEOUT", raw.drain_timeout, parse::duration),

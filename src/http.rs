@@ -9,15 +9,17 @@
 
 mod error;
 mod layers;
+mod log_level;
 mod metrics;
 mod openapi;
 mod probes;
 mod sample;
 mod server;
+mod trace;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
@@ -26,7 +28,11 @@ pub use self::{
     probes::{Readiness, RedisCheck},
     server::Server,
 };
-use crate::{lifecycle::Lifecycle, redis::Pool, telemetry::Metrics};
+use crate::{
+    lifecycle::Lifecycle,
+    redis::Pool,
+    telemetry::{LogFilter, Metrics},
+};
 
 /// What handlers can reach.
 pub struct Context {
@@ -40,6 +46,8 @@ pub struct Context {
     pub redis: Readiness,
     /// What was measured.
     pub metrics: Metrics,
+    /// What is logged; `None` where somebody else's subscriber decides.
+    pub log_filter: Option<LogFilter>,
 }
 
 /// The routers of the two listeners.
@@ -68,11 +76,14 @@ pub fn routers(
         .merge(openapi::routes(document))
         .merge(more);
     let public = layers::limited(public, limits);
-    let admin = Router::from(admin_routes()).with_state(context);
+    let admin = Router::from(admin_routes()).with_state(context.clone());
     if separate_admin {
         Routers {
             public: layers::outer(public, &lifecycle),
-            admin: Some(layers::outer(admin, &lifecycle)),
+            admin: Some(layers::outer(
+                admin.merge(Router::from(this_machines_routes()).with_state(context)),
+                &lifecycle,
+            )),
         }
     } else {
         // Merged after the limits: probes and scrapes must not be shed with the load they report on.
@@ -85,7 +96,8 @@ pub fn routers(
 
 /// The OpenAPI document of all routes.
 pub fn document() -> utoipa::openapi::OpenApi {
-    openapi::document(public_routes().merge(admin_routes()).into_openapi())
+    let routes = public_routes().merge(admin_routes());
+    openapi::document(routes.merge(this_machines_routes()).into_openapi())
 }
 
 fn public_routes() -> OpenApiRouter<Arc<Context>> {
@@ -99,6 +111,14 @@ fn admin_routes() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))
         .routes(routes!(metrics::metrics))
+}
+
+/// On the admin port only: without one, callers of the public port would be a guess at an address away from them.
+fn this_machines_routes() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::new()
+        .routes(routes!(log_level::show, log_level::set))
+        .layer(DefaultBodyLimit::max(log_level::LARGEST_FILTER_BYTES))
+        .route_layer(from_fn(log_level::from_this_machine))
 }
 
 /// The instruments of this module; names are an interface.
@@ -125,9 +145,10 @@ pub(crate) mod instruments {
             Unit::Seconds,
             "How long requests took, by method, matched route and status"
         );
-        describe_gauge!(ACTIVE, "Requests in progress");
+        describe_gauge!(ACTIVE, Unit::Count, "Requests in progress");
         describe_counter!(
             SHED,
+            Unit::Count,
             "Requests answered 503 at once because MAX_CONCURRENT_REQUESTS were in progress"
         );
     }

@@ -51,6 +51,7 @@ pub(crate) mod instruments {
         );
         describe_counter!(
             REFRESHES,
+            Unit::Count,
             "Requests for a token by credential and outcome: success, unchanged (the same token again) or failure"
         );
         describe_histogram!(

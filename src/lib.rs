@@ -35,3 +35,4 @@ pub mod secret;
 #[cfg(feature = "service")]
 pub mod telemetry;
 pub mod tls;
+mod trace;

@@ -116,15 +116,28 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 fn serve(environment: &Environment) -> anyhow::Result<()> {
     let config = Config::new(environment)?;
-    let logging = telemetry::start_logging(&config.telemetry);
-    let metrics = app::install_metrics().context("cannot set up metrics")?;
     block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
-        let app = App::bind(config, metrics).await?;
-        let result = app.run(stop).await;
-        logging.finish();
-        Ok(result?)
+        run(config, |_| Ok(()), stop).await
     })
+}
+
+/// Runs the service until `stop`, tells `bound` where it listens, and reports to the last, however the service ends.
+async fn run(
+    config: Config,
+    bound: impl FnOnce(&App) -> anyhow::Result<()>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let telemetry = telemetry::start(&config.telemetry)?;
+    let service = async {
+        let metrics = app::install_metrics(Some(&telemetry)).context("cannot set up metrics")?;
+        let app = App::bind(config, metrics).await?;
+        bound(&app)?;
+        Ok(app.log_filter(telemetry.log_filter()).run(stop).await?)
+    };
+    let result = service.await;
+    telemetry.finish().await;
+    result
 }
 
 fn print_config(environment: &Environment) -> anyhow::Result<()> {

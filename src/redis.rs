@@ -19,6 +19,7 @@ mod error;
 mod node;
 mod policy;
 mod pool;
+mod trace;
 
 pub use self::{
     builder::{BuildError, Builder},

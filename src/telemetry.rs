@@ -1,139 +1,106 @@
-//! What do we report? Logs to standard output, metrics for whoever scrapes.
+//! What do we report? Log lines to standard output, metrics for whoever scrapes, and, where a collector is configured,
+//! traces, log records and metrics by OTLP.
 //!
-//! `main` sets both up once, before anything else can report; modules then use the `tracing` and `metrics` macros. What
-//! always holds: an event is one line; histograms have buckets; what nobody scrapes does not grow.
+//! `main` starts it once, before anything else can report, and finishes it last; modules then use the `tracing` and
+//! `metrics` macros and know nothing of this one. What always holds: an event is one line; what nobody scrapes or
+//! collects does not grow; a collector that is away, slow or silent costs a counted drop and never a request; what the
+//! exporters do themselves is not exported; without a collector nothing is set up for one.
+//!
+//! What does not belong here: which spans, events and instruments there are. Each module has its own.
 
-use std::{io::IsTerminal, sync::OnceLock, time::Duration};
+mod bridge;
+mod filter;
+mod lines;
+mod metrics;
+mod otlp;
+mod queue;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_process::Collector;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{FilterExt, LevelFilter, Targets, filter_fn},
+    layer::{Filter, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
-use crate::config::{self, LogFormat};
+pub use self::{
+    filter::LogFilter,
+    metrics::{Error as MetricsError, Metrics},
+    otlp::Error,
+};
+use self::{lines::Lines, otlp::Exporters};
+use crate::{config, trace};
 
-const BUILD_INFO: &str = "entra_redis_build_info";
+/// What was started; to be finished.
+#[must_use = "what waits to leave the process leaves when it is finished"]
+pub struct Telemetry {
+    lines: Option<Lines>,
+    exporters: Exporters,
+    filter: LogFilter,
+}
 
-/// How often recorded values are folded into histograms: between scrapes they wait in memory.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// Log lines that wait for standard output to take them; with more, the newest are dropped and counted. About 5 MB.
-const LINES_WAITING: usize = 16 * 1024;
-
-const LINES_DROPPED: &str = "entra_redis_log_lines_dropped_total";
-
-/// Writes what is still waiting when it is dropped, within a second.
-#[must_use = "the last lines are written when it is dropped"]
-pub struct Logging(Option<WorkerGuard>);
-
-/// Lines dropped so far in this process.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Starts logging and hands panics to it.
+/// Starts logging and hands panics to it; starts the exporters that are configured.
 ///
-/// Lines leave on a thread of their own: a reader of standard output that stands still must not stand the service
-/// still. Does nothing where a subscriber is installed already: the first one in a process wins.
-pub fn start_logging(config: &config::Telemetry) -> Logging {
-    let is_terminal = std::io::stdout().is_terminal();
-    let format = config.log_format.unwrap_or(match is_terminal {
-        true => LogFormat::Text,
-        false => LogFormat::Json,
-    });
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_WAITING)
-        .finish(std::io::stdout());
-    let dropped = writer.error_counter();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log_filter))
-        .with_writer(writer);
-    let installed = match format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .try_init(),
-        LogFormat::Text => builder.with_ansi(is_terminal).try_init(),
-    };
-    if installed.is_err() {
-        return Logging(None);
+/// Must be called in a runtime: exporters live there. Installs no subscriber where there is one already: the first one
+/// in a process wins.
+///
+/// # Errors
+/// An exporter cannot be set up.
+pub fn start(config: &config::Telemetry) -> Result<Telemetry, Error> {
+    let exporters = Exporters::new(config)?;
+    let (lines, layer) = lines::start(config);
+    let filter = LogFilter::new(&config.log_filter);
+    let installed = Registry::default()
+        .with(
+            layer
+                .and_then(exporters.records())
+                .with_filter(filter.clone().and(not_for_traces())),
+        )
+        .with(exporters.tracer().map(|tracer| {
+            OpenTelemetryLayer::new(tracer)
+                .with_location(false)
+                .with_threads(false)
+                .with_tracked_inactivity(false)
+                .with_filter(exported_spans().and(filter_fn(|metadata| metadata.is_span())))
+        }))
+        .try_init();
+    let lines = installed.is_ok().then_some(lines);
+    if let Some(lines) = &lines {
+        lines.take_over();
     }
-    DROPPED.get_or_init(|| dropped);
-    std::panic::set_hook(Box::new(|panic| {
-        let location = panic.location().map(ToString::to_string);
-        let payload = panic.payload();
-        let message = payload.downcast_ref::<&str>().copied();
-        tracing::error!(
-            panic.location = location,
-            panic.message = message.or(payload.downcast_ref::<String>().map(String::as_str)),
-            "a task panicked, which is a bug"
-        );
-    }));
-    Logging(Some(guard))
+    Ok(Telemetry {
+        lines,
+        exporters,
+        filter,
+    })
 }
 
-/// Reads what was measured.
-#[derive(Clone)]
-pub struct Metrics {
-    recorder: PrometheusHandle,
-    process: Collector,
+/// Log lines stand in spans of their own, whatever is logged: those of traces would hide the request's id.
+fn not_for_traces<S>() -> impl Filter<S> {
+    filter_fn(|metadata| metadata.target() != trace::TARGET).with_max_level_hint(LevelFilter::TRACE)
 }
 
-impl Logging {
-    /// Writes what is waiting, within a second, and logs no more.
-    pub fn finish(self) {
-        drop(self.0);
+/// Our own spans for traces, and those at `info` of a program that adds routes of its own; never the exporters'. Our
+/// other spans are for log lines.
+fn exported_spans() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target(trace::TARGET, LevelFilter::TRACE)
+        .with_target(env!("CARGO_CRATE_NAME"), LevelFilter::OFF)
+        .with_targets(otlp::OF_EXPORTERS.map(|target| (target, LevelFilter::OFF)))
+}
+
+impl Telemetry {
+    /// What is logged, to be changed while the process runs.
+    pub fn log_filter(&self) -> LogFilter {
+        self.filter.clone()
     }
-}
 
-impl Metrics {
-    /// Installs the recorder with the bounds of each histogram; later calls in one process share the first one's
-    /// recorder. Modules describe their own instruments, after this.
+    /// Exports what is waiting and writes the last lines, each within a second, and reports no more.
     ///
-    /// # Errors
-    /// Another recorder was installed by somebody else.
-    pub fn install<'a>(
-        buckets: impl IntoIterator<Item = &'a (&'a str, &'a [f64])>,
-    ) -> Result<Self, BuildError> {
-        static INSTALLED: OnceLock<Metrics> = OnceLock::new();
-        if let Some(metrics) = INSTALLED.get() {
-            return Ok(metrics.clone());
-        }
-        let mut builder = PrometheusBuilder::new();
-        for (name, bounds) in buckets {
-            builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
-        }
-        let metrics = Self {
-            recorder: builder.install_recorder()?,
-            process: Collector::default(),
-        };
-        metrics.process.describe();
-        describe_gauge!(
-            BUILD_INFO,
-            Unit::Count,
-            "Always 1; the labels say which build runs"
-        );
-        describe_counter!(
-            LINES_DROPPED,
-            "Log lines dropped because standard output did not take them"
-        );
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        Ok(INSTALLED.get_or_init(|| metrics).clone())
-    }
-
-    /// Everything measured so far, in Prometheus' text format.
-    pub fn render(&self) -> String {
-        self.process.collect();
-        let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
-        counter!(LINES_DROPPED).absolute(dropped as u64);
-        self.recorder.render()
-    }
-
-    /// Folds recorded values into histograms, for ever: an unscraped process must not grow.
-    pub async fn upkeep(self) -> std::convert::Infallible {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            self.recorder.run_upkeep();
-        }
+    /// Dropping the future gives up what has not left yet.
+    pub async fn finish(self) {
+        self.exporters.finish().await;
+        drop(self.lines);
     }
 }

@@ -12,14 +12,14 @@ use std::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use entra_redis::{
-    app::{self, App},
+    app::App,
     config::{Config, Endpoint, Environment, Http},
     emulator::{self, Emulator, FederatedCredential, KeySource},
-    lifecycle, telemetry,
+    lifecycle,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{block_on, print};
+use crate::{block_on, print, run};
 
 /// Options of both commands.
 #[derive(Args)]
@@ -156,18 +156,15 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
         environment.set("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential");
         environment.set("REDIS_AUTH", "entra");
         let config = Config::new(&environment)?;
-        let logging = telemetry::start_logging(&config.telemetry);
-        let metrics = app::install_metrics().context("cannot set up metrics")?;
         let redis_endpoint = config.redis.endpoint.to_string();
         let authority = config.identity.authority_host.clone();
-        let app = App::bind(config, metrics).await?;
-
-        let service = url(app.public_address());
-        let probes = app.admin_address().map_or(service.clone(), url);
-        let behind = options.redis.as_deref().unwrap_or("a store in memory");
-        let lifetime = options.token_lifetime.as_secs();
-        print(&format!(
-            "entra-redis dev: the service, Entra ID and Redis run in this process
+        let announce = |app: &App| {
+            let service = url(app.public_address());
+            let probes = app.admin_address().map_or(service.clone(), url);
+            let behind = options.redis.as_deref().unwrap_or("a store in memory");
+            let lifetime = options.token_lifetime.as_secs();
+            print(&format!(
+                "entra-redis dev: the service, Entra ID and Redis run in this process
 
   try        curl {service}/sample
   explore    {service}/swagger
@@ -178,14 +175,14 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
 
 Ctrl-C stops it.
 "
-        ))?;
+            ))
+        };
         let end = CancellationToken::new();
         let running = tokio::spawn(emulator.run(end.clone()));
-        let result = app.run(stop).await;
+        let result = run(config, announce, stop).await;
         end.cancel();
         running.await.context("the emulator failed")?;
-        logging.finish();
-        Ok(result?)
+        result
     })
 }
 

@@ -69,6 +69,11 @@ impl Environment {
         }
     }
 
+    /// One variable of a family whose names are built alike.
+    pub(super) fn value(&self, name: &str) -> Option<String> {
+        self.values.get(name).cloned()
+    }
+
     pub(super) fn section<T: DeserializeOwned>(&self) -> T {
         let pairs = self.values.iter().map(|(k, v)| (k.clone(), v.clone()));
         envy::from_iter(pairs).expect("a section has only optional strings, which any text fits")

@@ -62,6 +62,8 @@ pub enum Warning {
     UnknownVariable(String),
     /// `REDIS_KEY` is set though `REDIS_AUTH` is not `key`.
     UnusedKey,
+    /// This variable asks for an export, and nothing says where to.
+    NoOtlpEndpoint(&'static str),
 }
 
 impl fmt::Display for Warning {
@@ -73,6 +75,10 @@ impl fmt::Display for Warning {
             Self::UnusedKey => {
                 f.write_str("REDIS_KEY is set but not used, because REDIS_AUTH is not `key`")
             }
+            Self::NoOtlpEndpoint(name) => write!(
+                f,
+                "{name} is otlp but nothing is exported, because OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+            ),
         }
     }
 }

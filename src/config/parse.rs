@@ -118,6 +118,54 @@ pub(super) fn authority(text: &str) -> Result<String, Expected> {
     Ok(text.to_owned())
 }
 
+/// A collector of telemetry.
+pub(super) fn collector(text: &str) -> Result<String, Expected> {
+    let expected = "an http:// or https:// URL such as http://collector:4318";
+    let url = azure_core::http::Url::parse(text).map_err(|_| expected)?;
+    match matches!(url.scheme(), "http" | "https") && url.host_str().is_some() {
+        true => Ok(text.to_owned()),
+        false => Err(expected),
+    }
+}
+
+/// A time as OpenTelemetry's variables have it.
+pub(super) fn milliseconds(text: &str) -> Result<Duration, Expected> {
+    match text.parse() {
+        Ok(number @ 1..=86_400_000) => Ok(Duration::from_millis(number)),
+        _ => Err("a whole number of milliseconds from 1 to 86400000"),
+    }
+}
+
+/// A share of the whole.
+pub(super) fn share(text: &str) -> Result<f64, Expected> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a number from 0.0 to 1.0"),
+    }
+}
+
+/// `name=value,name=value`.
+pub(super) fn attributes(text: &str) -> Result<(), Expected> {
+    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+    let mut pairs = pairs.map(|pair| pair.split_once('='));
+    match pairs.all(|pair| pair.is_some_and(|(name, _)| !name.trim().is_empty())) {
+        true => Ok(()),
+        false => Err("name=value,name=value"),
+    }
+}
+
+/// The same with names that HTTP takes.
+pub(super) fn headers(text: &str) -> Result<(), Expected> {
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_of_a_name);
+    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+    let mut pairs = pairs.map(|pair| pair.split_once('='));
+    match pairs.all(|pair| pair.is_some_and(|(name, _)| is_name(name.trim()))) {
+        true => Ok(()),
+        false => Err("name=value,name=value, names as HTTP takes them, values percent-encoded"),
+    }
+}
+
 /// A token scope.
 pub(super) fn scope(text: &str) -> Result<String, Expected> {
     if text.ends_with("/.default") && !text.contains(char::is_whitespace) {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     Auth, ClusteringPolicy, CredentialChoice, CredentialName, Environment, Http, Identity,
-    IdentityEndpoint, LogFormat, Redis, Roots, Warning,
+    IdentityEndpoint, Redis, Roots, Warning,
     fault::{Fault, Parser},
     parse,
     variables::known,
@@ -62,8 +62,6 @@ pub(super) struct IdentityVariables {
 #[derive(Deserialize)]
 pub(super) struct ServiceVariables {
     pub(super) sample_key: Option<String>,
-    pub(super) log_format: Option<String>,
-    pub(super) rust_log: Option<String>,
     pub(super) drain_delay: Option<String>,
     pub(super) drain_timeout: Option<String>,
 }
@@ -290,28 +288,4 @@ fn credential_choice(text: &str) -> Result<CredentialChoice, &'static str> {
         &choices,
         "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential, AzureCliCredential or AzureDeveloperCliCredential",
     )
-}
-
-pub(super) fn log_format(text: &str) -> Result<LogFormat, &'static str> {
-    let choices = [("json", LogFormat::Json), ("text", LogFormat::Text)];
-    parse::choice(text, &choices, "json or text")
-}
-
-pub(super) fn log_filter(text: &str) -> Result<String, &'static str> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let expected = "a level (off, error, warn, info, debug, trace), or directives such as entra_redis=debug,info";
-    #[cfg(feature = "service")]
-    if tracing_subscriber::EnvFilter::builder()
-        .parse(text)
-        .is_err()
-    {
-        return Err(expected);
-    }
-    // A word that is no level would be taken for the one module to log, and silence all others.
-    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-    let mut directives = text.split(',').map(str::trim);
-    match directives.all(|directive| directive.contains('=') || is_level(directive)) {
-        true => Ok(text.to_owned()),
-        false => Err(expected),
-    }
 }

@@ -155,6 +155,91 @@ fn a_log_filter_that_would_silence_everything_is_refused() {
     }
 }
 
+#[test]
+fn nothing_is_exported_unless_an_endpoint_is_set() {
+    let endpoint = ("REDIS_ENDPOINT", "localhost:1");
+    let plain = config(&[endpoint]).expect("fine").telemetry;
+    assert_eq!(
+        (plain.traces, plain.logs, plain.metrics),
+        (None, None, None)
+    );
+    let asked = config(&[endpoint, ("OTEL_METRICS_EXPORTER", "otlp")]).expect("fine");
+    assert_eq!(asked.telemetry.metrics, None);
+    let warning = Warning::NoOtlpEndpoint("OTEL_METRICS_EXPORTER");
+    assert_eq!(asked.warnings, [warning]);
+}
+
+#[test]
+fn a_signals_own_variables_win_and_http_adds_its_path() {
+    let telemetry = config(&[
+        ("REDIS_ENDPOINT", "localhost:1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4318/base/"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "https://other:4318/own",
+        ),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_METRICS_EXPORTER", "otlp"),
+    ]);
+    let telemetry = telemetry.expect("fine").telemetry;
+    let otlp = |endpoint: &str, protocol| {
+        Some(Otlp {
+            endpoint: endpoint.to_owned(),
+            protocol,
+            timeout: Duration::from_millis(2500),
+        })
+    };
+    let http = OtlpProtocol::HttpProtobuf;
+    assert_eq!(
+        telemetry.traces,
+        otlp("http://agent:4318/base/v1/traces", http)
+    );
+    assert_eq!(
+        telemetry.logs,
+        otlp("http://agent:4318/base/", OtlpProtocol::Grpc)
+    );
+    assert_eq!(telemetry.metrics, otlp("https://other:4318/own", http));
+}
+
+#[test]
+fn a_disabled_sdk_exports_nothing() {
+    let telemetry = config(&[
+        ("REDIS_ENDPOINT", "localhost:1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4318"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_SDK_DISABLED", "TRUE"),
+    ]);
+    let telemetry = telemetry.expect("fine").telemetry;
+    assert_eq!((telemetry.traces, telemetry.logs), (None, None));
+}
+
+#[test]
+fn what_the_sdk_would_pass_over_is_a_fault() {
+    for (variable, wrong) in [
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_TRACES_EXPORTER", "jaeger"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "udp"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a b=c"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
+    ] {
+        let error = config(&[("REDIS_ENDPOINT", "localhost:1"), (variable, wrong)]);
+        let error = error.expect_err(variable);
+        assert_eq!(error.faults()[0].variable, variable);
+    }
+}
+
 mod properties {
     use proptest::prelude::*;
 

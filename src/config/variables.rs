@@ -55,7 +55,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     unset(
         "ADMIN_PORT",
-        "when set, /healthz, /readyz and /metrics move to this port and leave the public one",
+        "when set, /healthz, /readyz and /metrics move to this port and leave the public one, and /log-level is there for this machine",
     ),
     unset(
         "REDIS_ENDPOINT",
@@ -163,7 +163,110 @@ pub(super) const VARIABLES: &[Variable] = &[
         "LOG_FORMAT",
         "json or text; default text on a terminal, json elsewhere",
     ),
-    plain("RUST_LOG", "info", "what is logged, as tracing directives"),
+    plain(
+        "RUST_LOG",
+        "info",
+        "what is logged, as tracing directives; info,access=off leaves out the line a request",
+    ),
+    plain(
+        "OTEL_SDK_DISABLED",
+        "false",
+        "true exports nothing by OTLP, whatever else is set",
+    ),
+    plain(
+        "OTEL_TRACES_EXPORTER",
+        "otlp",
+        "otlp or none; otlp exports where there is an endpoint",
+    ),
+    plain("OTEL_LOGS_EXPORTER", "none", "otlp or none"),
+    plain(
+        "OTEL_METRICS_EXPORTER",
+        "none",
+        "otlp or none; /metrics stays whatever is chosen",
+    ),
+    unset(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "collector, as http:// or https:// URL; http/protobuf adds /v1/traces, /v1/logs, /v1/metrics; without an endpoint nothing is exported",
+    ),
+    plain(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "http/protobuf",
+        "grpc or http/protobuf",
+    ),
+    plain(
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "10000",
+        "limit of one export, in milliseconds",
+    ),
+    secret(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "sent with each export: name=value,name=value, values percent-encoded",
+    ),
+    unset(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "for traces alone; taken as it is, without a path added",
+    ),
+    unset("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "for traces alone"),
+    unset("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "for traces alone"),
+    secret("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "for traces alone"),
+    unset(
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+        "for logs alone; taken as it is, without a path added",
+    ),
+    unset("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "for logs alone"),
+    unset("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "for logs alone"),
+    secret("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "for logs alone"),
+    unset(
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "for metrics alone; taken as it is, without a path added",
+    ),
+    unset("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "for metrics alone"),
+    unset("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "for metrics alone"),
+    secret("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "for metrics alone"),
+    plain(
+        "OTEL_SERVICE_NAME",
+        "entra-redis",
+        "service.name of everything exported; service.name in OTEL_RESOURCE_ATTRIBUTES gives way to it",
+    ),
+    unset(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "further attributes of everything exported: name=value,name=value",
+    ),
+    plain(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio; those of parentbased_ heed the caller's traceparent",
+    ),
+    plain(
+        "OTEL_TRACES_SAMPLER_ARG",
+        "1.0",
+        "share of traces for the samplers of traceidratio, 0.0 to 1.0",
+    ),
+    plain(
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "5000",
+        "longest wait of a span before it is exported, in milliseconds",
+    ),
+    plain(
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "2048",
+        "spans that wait for export; with more, the newest are dropped and counted",
+    ),
+    plain(
+        "OTEL_BLRP_SCHEDULE_DELAY",
+        "1000",
+        "longest wait of a log record before it is exported, in milliseconds",
+    ),
+    plain(
+        "OTEL_BLRP_MAX_QUEUE_SIZE",
+        "2048",
+        "log records that wait for export; with more, the newest are dropped and counted",
+    ),
+    plain(
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        "60000",
+        "time between two exports of metrics, in milliseconds",
+    ),
     plain(
         "DRAIN_DELAY",
         "5s",

@@ -2,6 +2,8 @@
 //!
 //! What always holds: the body says what happened and what to do, and repeats no inner error's text.
 
+use std::borrow::Cow;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -25,7 +27,7 @@ pub struct Problem {
     #[schema(example = 503)]
     status: u16,
     /// What happened and what to do.
-    detail: &'static str,
+    detail: Cow<'static, str>,
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
 }
@@ -51,6 +53,18 @@ impl Problem {
         StatusCode::PAYLOAD_TOO_LARGE,
         "Body too large",
         "The request's body is larger than this service accepts.",
+    );
+    pub(super) const NOT_FROM_THIS_MACHINE: Self = Self::new(
+        "urn:entra-redis:problem:not-from-this-machine",
+        StatusCode::FORBIDDEN,
+        "Not from this machine",
+        "Only a process on the service's own machine or in its pod may ask this, without a proxy.",
+    );
+    const LOG_FILTER: Self = Self::new(
+        "urn:entra-redis:problem:log-filter",
+        StatusCode::BAD_REQUEST,
+        "Not a log filter",
+        "",
     );
     pub(super) const OVERLOADED: Self = Self::new(
         "urn:entra-redis:problem:overloaded",
@@ -107,6 +121,14 @@ impl Problem {
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
 
+    /// What was sent is no log filter, and why.
+    pub(super) fn log_filter(why: &str) -> Self {
+        Self {
+            detail: format!("The body is not a log filter: {why}.").into(),
+            ..Self::LOG_FILTER
+        }
+    }
+
     const fn new(
         kind: &'static str,
         status: StatusCode,
@@ -117,7 +139,7 @@ impl Problem {
             kind,
             title,
             status: status.as_u16(),
-            detail,
+            detail: Cow::Borrowed(detail),
             retry_after_seconds: None,
         }
     }

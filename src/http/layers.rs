@@ -1,12 +1,12 @@
 //! What every request passes through, outermost first:
 //!
 //! 1. any letter case of `/sample` (outside the router: layers run after matching),
-//! 2. request id, span, duration and count ([`observe`]),
+//! 2. request id, spans, duration and count, the line in the access log ([`observe`]),
 //! 3. panics become a 500 that hurts no other request,
 //! 4. on public routes: bounded concurrency, bounded body, bounded time ([`limit`]),
 //! 5. the handler.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{pin::pin, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     Router,
@@ -16,16 +16,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use metrics::{Gauge, counter, gauge, histogram};
+use opentelemetry::trace::FutureExt;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, error_span, warn};
+use tracing::{Instrument, debug, error_span, info, warn};
 
-use super::{error::Problem, instruments};
+use super::{error::Problem, instruments, sample::PreviousVisit, trace};
 use crate::lifecycle::{Lifecycle, Phase};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A caller's own request id is kept up to this length.
 const LONGEST_REQUEST_ID: usize = 128;
+
+/// Target of the line that each request leaves in the log, to be left out or let in by itself (`RUST_LOG`).
+const ACCESS: &str = "access";
+/// Asked every few seconds by machines, whose good answers are logged at `debug`.
+const MACHINES_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// No route of ours takes a body; what a caller's own route takes is bounded by its extractor as well.
 const LARGEST_BODY_BYTES: u64 = 64 * 1024;
@@ -99,16 +105,33 @@ async fn observe(
     let method = known_method(request.method());
     let version = request.version();
     let id = request_id(request.headers().get(&REQUEST_ID));
+    let matched = route.as_ref().map(MatchedPath::as_str);
+    let traced = trace::span(&request, method, matched);
+    // Where traces are not exported, log lines name the caller's.
+    let caller = match traced.is_disabled() {
+        true => trace::caller(request.headers()),
+        false => None,
+    };
     // At `error`, so that the id is in every line about a request, whatever is logged.
     let span = error_span!(
         "request",
         http.request.method = method,
-        http.route = route.as_ref().map(MatchedPath::as_str),
+        http.route = matched,
         http.request.id = id.to_str().unwrap_or_default(),
     );
     let active = Active::new(&observer.active);
-    let mut response = next.run(request).instrument(span).await;
+    let handled = async {
+        let response = next.run(request).await;
+        log_access(method, matched, &response, started.elapsed());
+        response
+    };
+    let handled = pin!(handled.instrument(span).instrument(traced.clone()));
+    let mut response = match caller {
+        Some(caller) => handled.with_context(caller).await,
+        None => handled.await,
+    };
     drop(active);
+    trace::end(&traced, response.status());
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -117,7 +140,7 @@ async fn observe(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // A path that matched nothing has no route label, as OpenTelemetry has it: paths are unbounded.
-    let route = route.map_or(String::new(), |route| route.as_str().to_owned());
+    let route = matched.map_or(String::new(), str::to_owned);
     histogram!(
         instruments::DURATION,
         "http_request_method" => method,
@@ -126,6 +149,40 @@ async fn observe(
     )
     .record(started.elapsed());
     response
+}
+
+/// One line a request: what was asked, what was answered, how long it took and, for `/sample`, what it told.
+fn log_access(method: &str, route: Option<&str>, response: &Response, took: Duration) {
+    let status = response.status().as_u16();
+    let duration_s = took.as_secs_f64();
+    if route.is_some_and(|route| MACHINES_ROUTES.contains(&route)) && status < 400 {
+        debug!(
+            target: ACCESS,
+            { http.response.status_code = status, duration_s },
+            "{method} {} answered {status}",
+            route.unwrap_or_default()
+        );
+        return;
+    }
+    match response.extensions().get::<PreviousVisit>() {
+        Some(PreviousVisit { previous_visit }) => info!(
+            target: ACCESS,
+            {
+                http.response.status_code = status,
+                duration_s,
+                sample.previous_visit = previous_visit.as_deref(),
+            },
+            "{method} {} answered {status}, previous visit time: {}",
+            route.unwrap_or_default(),
+            previous_visit.as_deref().unwrap_or_default()
+        ),
+        None => info!(
+            target: ACCESS,
+            { http.response.status_code = status, duration_s },
+            "{method} {} answered {status}",
+            route.unwrap_or("(no route)")
+        ),
+    }
 }
 
 /// Counts a request as active until dropped, so that one given up by its client is not counted for ever.

@@ -5,26 +5,26 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::warn;
 use utoipa::ToSchema;
 
 use super::{Context, error::Problem};
 use crate::report::Chain;
 
-/// The answer as JSON.
-#[derive(Debug, Serialize, ToSchema)]
+/// The answer as JSON; also what the access log tells.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PreviousVisit {
     /// UTC, to the second, without a zone, as .NET's format `s` has it; `null` on the first visit.
     #[schema(example = "2026-01-30T14:23:45")]
-    previous_visit: Option<String>,
+    pub(super) previous_visit: Option<String>,
 }
 
 /// Previous visit
@@ -59,23 +59,19 @@ pub(super) async fn sample(State(context): State<Arc<Context>>, headers: HeaderM
     };
     // Whatever else stands under the key is shown as it is: the ASP.NET sample does the same.
     let previous = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    info!(
-        sample.previous_visit = previous.as_deref(),
-        "handled GET request, previous visit time: {}",
-        previous.as_deref().unwrap_or_default()
-    );
+    let visit = PreviousVisit {
+        previous_visit: previous,
+    };
     let headers_out = [
         (header::CACHE_CONTROL, "no-store"),
         (header::VARY, "Accept"),
     ];
     if prefers_json(&headers) {
-        let body = PreviousVisit {
-            previous_visit: previous,
-        };
-        (headers_out, Json(body)).into_response()
+        (headers_out, Extension(visit.clone()), Json(visit)).into_response()
     } else {
-        let body = format!("Previous visit was at: {}", previous.unwrap_or_default());
-        (headers_out, body).into_response()
+        let time = visit.previous_visit.as_deref().unwrap_or_default();
+        let body = format!("Previous visit was at: {time}");
+        (headers_out, Extension(visit), body).into_response()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use super::layers::fold_case;
+use super::{layers::fold_case, log_level};
 
 /// hyper counts the wait for a connection's next request as part of the time its headers take, so this must be longer
 /// than load balancers keep idle connections (60 s with most), or they would send into a connection just closed.
@@ -75,12 +75,20 @@ impl Server {
             .max_concurrent_streams(HTTP2_STREAMS)
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(HTTP2_PING_LIMIT);
-        let service = TowerToHyperService::new(router.map_request(fold_case));
         let open = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let end_silent = CancellationToken::new();
-        let serve = |stream: TcpStream, connections: &mut JoinSet<()>| {
-            let (http, service) = (http.clone(), service.clone());
+        let serve = |stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>| {
+            let http = http.clone();
+            let service = router.clone().map_request(move |request| {
+                let mut request = fold_case(request);
+                // One route alone wants it, and an extension is an allocation.
+                if request.uri().path() == log_level::PATH {
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                }
+                request
+            });
+            let service = TowerToHyperService::new(service);
             let (watcher, end_silent) = (open.watcher(), end_silent.clone());
             connections.spawn(async move {
                 if let Err(error) = stream.set_nodelay(true) {
@@ -107,7 +115,7 @@ impl Server {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => serve(stream, &mut connections),
+                    Ok((stream, peer)) => serve(stream, peer, &mut connections),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         warn!(%error, "cannot accept a connection");
@@ -119,12 +127,12 @@ impl Server {
         }
         // Those whom the kernel has let in already are served: to them the connection is open.
         if let Ok(listener) = self.listener.into_std() {
-            while let Ok((stream, _)) = listener.accept() {
+            while let Ok((stream, peer)) = listener.accept() {
                 if let Ok(stream) = stream
                     .set_nonblocking(true)
                     .and_then(|()| TcpStream::from_std(stream))
                 {
-                    serve(stream, &mut connections);
+                    serve(stream, peer, &mut connections);
                 }
             }
         }

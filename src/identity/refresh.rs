@@ -13,14 +13,17 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{info, warn};
+use tracing::{Instrument, field::Empty, info, trace_span, warn};
 
 use super::{
     instruments,
     source::{AccessToken, Error, TokenSource},
     token::{Held, Status, Token, Tokens},
 };
-use crate::report::Chain;
+use crate::{
+    report::Chain,
+    trace::{self, TARGET},
+};
 
 /// A new token is asked for when this share of the remaining life has passed, less up to [`REFRESH_SPREAD`] of it, so
 /// that replicas started together do not ask together. The peers use 0.7 to 0.75; azure_identity's own 5 minutes before
@@ -131,7 +134,18 @@ impl Refresher {
     async fn attempt(&self, failures: u32) -> Result<Outcome, Error> {
         let limit = attempt_limit(self.source.attempt_limit(), self.live(), failures);
         let started = Instant::now();
-        let answer = match timeout(limit, self.source.fetch()).await {
+        let span = trace_span!(
+            target: TARGET,
+            "get token",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            entra.credential = self.source.name(),
+            entra.token.outcome = Empty,
+            token.expires_in_s = Empty,
+            error.type = Empty,
+        );
+        let fetched = timeout(limit, self.source.fetch());
+        let answer = match fetched.instrument(span.clone()).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::TimedOut(limit)),
         };
@@ -141,6 +155,16 @@ impl Refresher {
             Ok(Outcome::Unchanged(_)) => "unchanged",
             Err(_) => "failure",
         };
+        span.record("entra.token.outcome", label);
+        match &outcome {
+            Ok(Outcome::New(token)) => {
+                span.record("token.expires_in_s", token.remaining().as_secs());
+            }
+            Ok(Outcome::Unchanged(remaining)) => {
+                span.record("token.expires_in_s", remaining.as_secs());
+            }
+            Err(error) => trace::failed(&span, error.kind().as_word()),
+        }
         counter!(instruments::REFRESHES, "source" => self.source.name(), "outcome" => label)
             .increment(1);
         histogram!(instruments::REFRESH_DURATION).record(started.elapsed());

@@ -142,6 +142,17 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// A word of a closed set, for programs.
+    pub fn as_word(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unusable => "unusable",
+        }
+    }
+
     /// A short phrase for a person.
     pub fn as_str(self) -> &'static str {
         match self {

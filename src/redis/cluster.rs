@@ -47,6 +47,7 @@ use super::{
     error::{ConnectError, Error},
     instruments,
     node::{Node, Nodes, RunningNode, connection::NodeConnection, maintainer::Availability},
+    trace::waiting,
 };
 use crate::config::Endpoint;
 
@@ -261,7 +262,8 @@ impl Cluster {
                 Some(connection) => Some(connection),
                 None => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);
-                    self.wait_for(to, node.as_deref(), deadline).await?
+                    let opened = self.wait_for(to, node.as_deref(), deadline);
+                    waiting(&self.seed.address, opened).await?
                 }
             };
             let (Some(mut connection), Some(node)) = (connection, node) else {

@@ -16,7 +16,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tracing::info;
+use tracing::{Instrument, Span, info};
 
 use super::{
     builder::Builder,
@@ -28,10 +28,12 @@ use super::{
         Census, Node, Nodes, RunningNode, connection::is_not_signed_in, maintainer::Availability,
     },
     policy::{self, Clustering, Decision},
+    trace::{answered, command as command_span, waiting},
 };
 use crate::{
     config::{self, ClusteringPolicy, Endpoint},
     identity::{self, Tokens},
+    trace,
 };
 
 /// A pool of few shared connections that keep themselves signed in.
@@ -154,8 +156,11 @@ impl Pool {
             Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
             None => {}
         }
-        let waiting = timeout(self.0.patience, self.next_way()).await;
-        waiting.unwrap_or(Err(Error::Opening))
+        waiting(&self.0.site.seed.address, async {
+            let next = timeout(self.0.patience, self.next_way()).await;
+            next.unwrap_or(Err(Error::Opening))
+        })
+        .await
     }
 
     async fn next_way(&self) -> Result<Way, Error> {
@@ -228,12 +233,17 @@ impl Pool {
             inner: &self.0,
             operation: operation(command),
             started: Instant::now(),
+            span: command_span(&self.0.site.seed.address, command),
             error_type: Some("cancelled"),
         };
-        let result = match self.execute(command, idempotent).await {
+        let executed = self.execute(command, idempotent);
+        let result = match executed.instrument(measure.span.clone()).await {
             Ok(value) => T::from_redis_value(value).map_err(|e| Error::Command(e.into())),
             Err(error) => Err(error),
         };
+        if let Err(Error::Command(error)) = &result {
+            answered(&measure.span, error);
+        }
         measure.end(result.as_ref().err().map(Error::label));
         result
     }
@@ -328,11 +338,12 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Records how long a command took, also when its caller gives up.
+/// Records how long a command took and ends its span, also when its caller gives up.
 struct Measure<'a> {
     inner: &'a Inner,
     operation: usize,
     started: Instant,
+    span: Span,
     error_type: Option<&'static str>,
 }
 
@@ -351,12 +362,15 @@ impl Drop for Measure<'_> {
                     || histogram!(instruments::OPERATION_DURATION, "db_operation_name" => name),
                 )
                 .record(self.started.elapsed()),
-            Some(error_type) => histogram!(
-                instruments::OPERATION_DURATION,
-                "db_operation_name" => name,
-                "error_type" => error_type
-            )
-            .record(self.started.elapsed()),
+            Some(error_type) => {
+                trace::failed(&self.span, error_type);
+                histogram!(
+                    instruments::OPERATION_DURATION,
+                    "db_operation_name" => name,
+                    "error_type" => error_type
+                )
+                .record(self.started.elapsed());
+            }
         }
     }
 }

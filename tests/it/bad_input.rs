@@ -207,9 +207,12 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
             "/sleep",
             get(async || tokio::time::sleep(Duration::from_secs(60)).await),
         );
-    let app = App::bind(config, app::install_metrics().expect("the only recorder"))
-        .await
-        .expect("free ports");
+    let app = App::bind(
+        config,
+        app::install_metrics(None).expect("the only recorder"),
+    )
+    .await
+    .expect("free ports");
     let app = app.routes(routes);
     let url = format!("http://{}", app.public_address());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -14,3 +14,4 @@ mod rotation;
 mod sample;
 mod secrets;
 mod start_stop;
+mod telemetry;

@@ -44,7 +44,9 @@ async fn the_second_visit_is_told_the_time_of_the_first() {
         let events = events
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let events = events.filter(|event| event["target"] == "entra_redis::http::sample");
+        let events = events.filter(|event| {
+            event["target"] == "access" && event["span"]["http.route"] == "/sample"
+        });
         events.collect::<Vec<_>>()
     };
     eventually("one event a request", async || handled().len() == 6).await;

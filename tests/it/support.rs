@@ -1,5 +1,6 @@
 //! What the tests stand on: the service as a child process, a real redis-server, an emulated Azure, and load.
 
+mod collector;
 mod load;
 mod redis_cluster;
 mod redis_server;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
+    collector::{Collector, attribute, hexadecimal, text},
     load::Load,
     redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,

@@ -125,7 +125,13 @@ impl Connector {
         };
         if let Some(tokens) = tokens {
             let (session, life) = (connection.session.clone(), connection.life.clone());
-            let task = reauth::keep_signed_in(session, life, tokens, self.access.connect_timeout);
+            let task = reauth::keep_signed_in(
+                session,
+                life,
+                tokens,
+                self.address.clone(),
+                self.access.connect_timeout,
+            );
             connection
                 .life
                 .owns(self.access.tasks.spawn(task).abort_handle());
@@ -215,7 +221,8 @@ impl Connector {
         };
         if let Some(auth) = auth {
             let limit = self.access.connect_timeout;
-            let answer = reauth::authenticate(session.clone(), &auth, "connect", limit).await;
+            let answer =
+                reauth::authenticate(session.clone(), &self.address, &auth, "connect", limit).await;
             if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.access.credentials)
                 && error.code() == Some("WRONGPASS")
             {

@@ -11,15 +11,21 @@ use std::{
 use metrics::counter;
 use redis::{Cmd, RedisResult, aio::MultiplexedConnection};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::{
-    super::instruments,
+    super::{
+        error::Error,
+        instruments,
+        trace::{answered, sign_in},
+    },
     connection::{Closing, Life, SignedIn},
 };
 use crate::{
+    config::Endpoint,
     identity::{Token, Tokens},
     secret::Secret,
+    trace,
 };
 
 /// Azure asks that AUTHs be staggered: each connection waits a random time up to this share of what is left of its own
@@ -36,6 +42,7 @@ pub(super) async fn keep_signed_in(
     session: MultiplexedConnection,
     life: Arc<Life>,
     mut tokens: Tokens,
+    address: Endpoint,
     limit: Duration,
 ) {
     // The task must not keep the connection's life alive: its end is what ends the task.
@@ -53,7 +60,8 @@ pub(super) async fn keep_signed_in(
         while let Some(token) = tokens.newest() {
             // No longer than the earlier sign-in holds: past its end the connection must not be used.
             let limit = limit.min(ends.saturating_duration_since(Instant::now()));
-            let answer = authenticate(session.clone(), &with_token(&token), "reauth", limit).await;
+            let auth = with_token(&token);
+            let answer = authenticate(session.clone(), &address, &auth, "reauth", limit).await;
             let Some(life) = weak.upgrade() else { return };
             match answer {
                 Ok(()) => {
@@ -105,15 +113,24 @@ pub(super) fn with_key(key: &Secret) -> Cmd {
 /// Sends an AUTH and counts its outcome. A late answer counts as a failure: it changes nothing that was in force.
 pub(super) async fn authenticate(
     mut session: MultiplexedConnection,
+    address: &Endpoint,
     auth: &Cmd,
     kind: &'static str,
     limit: Duration,
 ) -> RedisResult<()> {
     session.set_response_timeout(limit);
-    let answer = auth.query_async(&mut session).await;
-    let outcome = match answer {
+    let span = sign_in(address, kind);
+    let answer: RedisResult<()> = auth
+        .query_async(&mut session)
+        .instrument(span.clone())
+        .await;
+    let outcome = match &answer {
         Ok(()) => "success",
-        Err(_) => "failure",
+        Err(error) => {
+            answered(&span, error);
+            trace::failed(&span, Error::of(error.clone()).label());
+            "failure"
+        }
     };
     counter!(instruments::AUTH, "kind" => kind, "outcome" => outcome).increment(1);
     answer

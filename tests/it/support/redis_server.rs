@@ -77,11 +77,19 @@ impl RedisServer {
         let _ = self.child.wait();
     }
 
-    /// Stops it from saying anything, until it is killed: to its peers, a machine that is gone.
+    /// Stops it from saying anything, until it is resumed or killed: to its peers, a machine that is gone.
     pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let stopped = Command::new("kill").args(["-STOP", &id]).status();
-        assert!(stopped.expect("kill is everywhere").success());
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.expect("kill is everywhere").success());
     }
 
     /// Starts it again on the same ports.

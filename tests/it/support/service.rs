@@ -117,6 +117,22 @@ impl Service {
             .expect("the body is whole")
     }
 
+    /// Status and body of a whole URL.
+    pub(crate) async fn at(&self, url: &str) -> (u16, String) {
+        let answer = self.client.get(url).send().await.expect("it answers");
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("the body is whole"))
+    }
+
+    /// The names of its threads, each cut to 15 letters.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let id = self.child.id().expect("it runs");
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("Linux has it");
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+            .collect()
+    }
+
     pub(crate) async fn readiness(&self) -> (u16, Value) {
         let response = self.get("/readyz").await;
         let status = response.status().as_u16();
@@ -129,6 +145,12 @@ impl Service {
 
     pub(crate) async fn ready(&self) {
         eventually("ready", async || self.readiness().await.0 == 200).await;
+    }
+
+    /// The same where the probes have a port of their own.
+    pub(crate) async fn ready_at_admin(&self) {
+        let url = format!("{}/readyz", self.admin.as_ref().expect("it has one"));
+        eventually("ready", async || self.at(&url).await.0 == 200).await;
     }
 
     /// Sum over all series of a metric whose labels contain `labels`.

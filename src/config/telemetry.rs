@@ -1,0 +1,251 @@
+//! The telemetry section: what is logged, and OpenTelemetry's standard variables (OpenTelemetry specification, "SDK
+//! environment variables" and "OTLP exporter configuration").
+//!
+//! Three signals share one scheme: `OTEL_EXPORTER_OTLP_ENDPOINT` is for all, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` for
+//! traces alone and wins. What always holds: a value that the SDK would pass over in silence is a fault here.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{
+    Environment, LogFormat, Otlp, OtlpProtocol, Roots, Telemetry, Warning, fault::Parser, parse,
+    variables::known,
+};
+
+#[derive(Deserialize)]
+struct TelemetryVariables {
+    log_format: Option<String>,
+    rust_log: Option<String>,
+    otel_sdk_disabled: Option<String>,
+    otel_service_name: Option<String>,
+    otel_resource_attributes: Option<String>,
+    otel_traces_sampler: Option<String>,
+    otel_traces_sampler_arg: Option<String>,
+    otel_bsp_schedule_delay: Option<String>,
+    otel_bsp_max_queue_size: Option<String>,
+    otel_blrp_schedule_delay: Option<String>,
+    otel_blrp_max_queue_size: Option<String>,
+    otel_metric_export_interval: Option<String>,
+}
+
+/// The names of one signal's variables.
+struct Signal {
+    exporter: &'static str,
+    endpoint: &'static str,
+    protocol: &'static str,
+    timeout: &'static str,
+    headers: &'static str,
+    /// What `http/protobuf` adds to the endpoint for all signals.
+    path: &'static str,
+}
+
+const TRACES: Signal = Signal {
+    exporter: "OTEL_TRACES_EXPORTER",
+    endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    timeout: "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    headers: "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    path: "v1/traces",
+};
+
+const LOGS: Signal = Signal {
+    exporter: "OTEL_LOGS_EXPORTER",
+    endpoint: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+    timeout: "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
+    headers: "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    path: "v1/logs",
+};
+
+const METRICS: Signal = Signal {
+    exporter: "OTEL_METRICS_EXPORTER",
+    endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+    timeout: "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+    headers: "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+    path: "v1/metrics",
+};
+
+pub(super) fn telemetry(
+    parser: &mut Parser,
+    environment: &Environment,
+    roots: Roots,
+    warnings: &mut Vec<Warning>,
+) -> Telemetry {
+    let raw: TelemetryVariables = environment.section();
+    let disabled = parser.defaulted("OTEL_SDK_DISABLED", raw.otel_sdk_disabled, parse::boolean);
+    let everywhere = Everywhere {
+        endpoint: parser.optional(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            environment.value("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            parse::collector,
+        ),
+        protocol: parser.defaulted(
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            environment.value("OTEL_EXPORTER_OTLP_PROTOCOL"),
+            protocol,
+        ),
+        timeout: parser.defaulted(
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            environment.value("OTEL_EXPORTER_OTLP_TIMEOUT"),
+            parse::milliseconds,
+        ),
+    };
+    parser.optional(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        environment.value("OTEL_EXPORTER_OTLP_HEADERS"),
+        parse::headers,
+    );
+    let mut signal = |signal: &Signal| {
+        let otlp = everywhere.signal(parser, environment, signal, warnings);
+        otlp.filter(|_| !disabled)
+    };
+    let (traces, logs, metrics) = (signal(&TRACES), signal(&LOGS), signal(&METRICS));
+
+    // Read by the SDK, which passes over what it cannot read: checked here all the same.
+    let attributes = raw.otel_resource_attributes;
+    parser.optional("OTEL_RESOURCE_ATTRIBUTES", attributes, parse::attributes);
+    parser.defaulted("OTEL_TRACES_SAMPLER", raw.otel_traces_sampler, sampler);
+    let share = raw.otel_traces_sampler_arg;
+    parser.defaulted("OTEL_TRACES_SAMPLER_ARG", share, parse::share);
+    for (name, value) in [
+        ("OTEL_BSP_SCHEDULE_DELAY", raw.otel_bsp_schedule_delay),
+        ("OTEL_BLRP_SCHEDULE_DELAY", raw.otel_blrp_schedule_delay),
+        (
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            raw.otel_metric_export_interval,
+        ),
+    ] {
+        parser.defaulted(name, value, parse::milliseconds);
+    }
+
+    Telemetry {
+        log_format: parser.optional("LOG_FORMAT", raw.log_format, log_format),
+        log_filter: parser.defaulted("RUST_LOG", raw.rust_log, log_filter),
+        traces,
+        logs,
+        metrics,
+        service_name: raw.otel_service_name,
+        spans_waiting: parser.defaulted(
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            raw.otel_bsp_max_queue_size,
+            parse::count,
+        ),
+        records_waiting: parser.defaulted(
+            "OTEL_BLRP_MAX_QUEUE_SIZE",
+            raw.otel_blrp_max_queue_size,
+            parse::count,
+        ),
+        roots,
+    }
+}
+
+/// What is said for all signals.
+struct Everywhere {
+    endpoint: Option<String>,
+    protocol: OtlpProtocol,
+    timeout: Duration,
+}
+
+impl Everywhere {
+    /// Where one signal goes; `None` where it goes nowhere.
+    fn signal(
+        &self,
+        parser: &mut Parser,
+        environment: &Environment,
+        signal: &Signal,
+        warnings: &mut Vec<Warning>,
+    ) -> Option<Otlp> {
+        let value = |name| environment.value(name);
+        let asked = value(signal.exporter).is_some();
+        let wanted = parser.defaulted(signal.exporter, value(signal.exporter), exporter);
+        let own = parser.optional(signal.endpoint, value(signal.endpoint), parse::collector);
+        let protocol = parser
+            .optional(signal.protocol, value(signal.protocol), protocol)
+            .unwrap_or(self.protocol);
+        let timeout = parser
+            .optional(signal.timeout, value(signal.timeout), parse::milliseconds)
+            .unwrap_or(self.timeout);
+        parser.optional(signal.headers, value(signal.headers), parse::headers);
+        if !wanted {
+            return None;
+        }
+        let endpoint = match (own, &self.endpoint, protocol) {
+            (Some(own), _, _) => own,
+            (None, Some(all), OtlpProtocol::Grpc) => all.clone(),
+            (None, Some(all), OtlpProtocol::HttpProtobuf) => {
+                format!("{}/{}", all.trim_end_matches('/'), signal.path)
+            }
+            (None, None, _) => {
+                if asked {
+                    warnings.push(Warning::NoOtlpEndpoint(signal.exporter));
+                }
+                return None;
+            }
+        };
+        Some(Otlp {
+            endpoint,
+            protocol,
+            timeout,
+        })
+    }
+}
+
+fn exporter(text: &str) -> Result<bool, &'static str> {
+    parse::choice(text, &[("otlp", true), ("none", false)], "otlp or none")
+}
+
+fn protocol(text: &str) -> Result<OtlpProtocol, &'static str> {
+    let choices = [
+        ("grpc", OtlpProtocol::Grpc),
+        ("http/protobuf", OtlpProtocol::HttpProtobuf),
+    ];
+    parse::choice(text, &choices, "grpc or http/protobuf")
+}
+
+/// The SDK reads the name itself, in these letters.
+fn sampler(text: &str) -> Result<(), &'static str> {
+    let default = known("OTEL_TRACES_SAMPLER").and_then(|variable| variable.default);
+    let names = [
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ];
+    match names.contains(&text) || Some(text) == default {
+        true => Ok(()),
+        false => Err(
+            "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
+        ),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    let choices = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    parse::choice(text, &choices, "json or text")
+}
+
+/// Reads `RUST_LOG`, and what is put in its place while the service runs.
+///
+/// # Errors
+/// What was expected.
+pub fn log_filter(text: &str) -> Result<String, &'static str> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let expected = "a level (off, error, warn, info, debug, trace), or directives such as entra_redis=debug,info";
+    #[cfg(feature = "service")]
+    if tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .is_err()
+    {
+        return Err(expected);
+    }
+    // A word that is no level would be taken for the one module to log, and silence all others.
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let mut directives = text.split(',').map(str::trim);
+    match directives.all(|directive| directive.contains('=') || is_level(directive)) {
+        true => Ok(text.to_owned()),
+        false => Err(expected),
+    }
+}

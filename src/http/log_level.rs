@@ -1,0 +1,140 @@
+//! `GET` and `PUT /log-level`: what is logged, changed while the service runs.
+//!
+//! What always holds: only a process on this machine is answered, and only on the admin port. In a pod that is
+//! `kubectl port-forward`, `kubectl debug` or another container of the pod. A proxy beside the service also speaks from
+//! loopback: what it forwards says so and is refused.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    body::Bytes,
+    extract::{ConnectInfo, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::warn;
+
+use super::{Context, error::Problem};
+use crate::{config::log_filter, telemetry::LogFilter};
+
+pub(super) const PATH: &str = "/log-level";
+
+/// Longer than any filter that a person writes.
+pub(super) const LARGEST_FILTER_BYTES: usize = 4 * 1024;
+
+/// Log level
+///
+/// What is logged now, as tracing directives. Only for this machine.
+#[utoipa::path(
+    get,
+    path = "/log-level",
+    tag = "operations",
+    responses(
+        (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info"),
+        (status = 403, description = "The request came from another machine or through a proxy", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
+    match &context.log_filter {
+        Some(filter) => shown(filter),
+        None => Problem::NOT_FOUND.into_response(),
+    }
+}
+
+/// Set log level
+///
+/// Logs by these tracing directives from now on, until the process ends. Only for this machine.
+#[utoipa::path(
+    put,
+    path = "/log-level",
+    tag = "operations",
+    request_body(content = String, content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
+    responses(
+        (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
+        (status = 400, description = "These are no directives; the detail says what is expected", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The request came from another machine or through a proxy", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Longer than 4 KiB", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn set(
+    State(context): State<Arc<Context>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Some(filter) = &context.log_filter else {
+        return Problem::NOT_FOUND.into_response();
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return Problem::BODY_TOO_LARGE.into_response();
+        }
+        Err(_) => return Problem::log_filter("it could not be read").into_response(),
+    };
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return Problem::log_filter("it is not UTF-8 text").into_response();
+    };
+    let text = text.trim();
+    if let Err(expected) = log_filter(text) {
+        return Problem::log_filter(&format!("{}; expected {expected}", refused(text)))
+            .into_response();
+    }
+    // Before the change, so that the last line of a log that falls silent says why.
+    warn!(log.filter = text, "the log level is changed");
+    match filter.set(text) {
+        Ok(()) => shown(filter),
+        Err(expected) => Problem::log_filter(expected).into_response(),
+    }
+}
+
+/// What is wrong with a text that is not taken: the first directive that is none.
+fn refused(text: &str) -> String {
+    let mut directives = text.split(',').map(str::trim);
+    match directives.find(|directive| log_filter(directive).is_err()) {
+        None | Some("") => "a directive is empty".to_owned(),
+        Some(directive) => format!("{directive:?} is none"),
+    }
+}
+
+fn shown(filter: &LogFilter) -> Response {
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    (headers, format!("{}\n", filter.text())).into_response()
+}
+
+/// Lets only this machine through.
+pub(super) async fn from_this_machine(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let is_near = peer.is_some_and(|ConnectInfo(peer)| is_loopback(*peer));
+    match is_near && !is_forwarded(request.headers()) {
+        true => next.run(request).await,
+        false => Problem::NOT_FROM_THIS_MACHINE.into_response(),
+    }
+}
+
+/// Not all of 127.0.0.0/8: Istio's sidecar hands in what came from outside as 127.0.0.6.
+fn is_loopback(peer: SocketAddr) -> bool {
+    let ip = peer.ip().to_canonical();
+    ip == std::net::Ipv4Addr::LOCALHOST || ip == std::net::Ipv6Addr::LOCALHOST
+}
+
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let says = |name: &str| {
+        name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "via" | "x-real-ip")
+    };
+    headers.keys().any(|name| says(name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_near() {
+        for near in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_loopback(near.parse().expect("an address")), "{near}");
+        }
+        for far in ["127.0.0.6:1", "10.0.0.4:1", "[fe80::1]:1", "0.0.0.0:1"] {
+            assert!(!is_loopback(far.parse().expect("an address")), "{far}");
+        }
+    }
+}

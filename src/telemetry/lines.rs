@@ -1,0 +1,117 @@
+//! Log lines: their shape, and the thread that writes them.
+//!
+//! Lines leave on a thread of their own: a reader of standard output that stands still must not stand the service still.
+
+use std::{fmt, io::IsTerminal, sync::OnceLock};
+
+use opentelemetry::{Context, trace::TraceContextExt};
+use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{
+    Layer, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Json, JsonFields, Writer},
+    },
+    registry::LookupSpan,
+};
+
+use crate::config::{self, LogFormat};
+
+/// Log lines that wait for standard output to take them; with more, the newest are dropped and counted. About 5 MB.
+const WAITING: usize = 16 * 1024;
+
+/// Lines dropped so far in this process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Writes what is still waiting when it is dropped, within a second.
+pub(super) struct Lines {
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+/// The thread, and the layer that hands lines to it.
+pub(super) fn start(config: &config::Telemetry) -> (Lines, Box<dyn Layer<Registry> + Send + Sync>) {
+    let is_terminal = std::io::stdout().is_terminal();
+    let format = config.log_format.unwrap_or(match is_terminal {
+        true => LogFormat::Text,
+        false => LogFormat::Json,
+    });
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .finish(std::io::stdout());
+    let lines = Lines {
+        dropped: writer.error_counter(),
+        _guard: guard,
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = match format {
+        LogFormat::Json => layer
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLine(
+                Format::default()
+                    .json()
+                    .flatten_event(true)
+                    .with_span_list(false),
+            ))
+            .boxed(),
+        LogFormat::Text => layer.with_ansi(is_terminal).boxed(),
+    };
+    (lines, layer)
+}
+
+/// Lines dropped because standard output did not take them.
+pub(super) fn dropped() -> u64 {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines) as u64
+}
+
+impl Lines {
+    /// Once these are the process's lines: panics go there, and what is dropped is counted.
+    pub(super) fn take_over(&self) {
+        DROPPED.get_or_init(|| self.dropped.clone());
+        std::panic::set_hook(Box::new(|panic| {
+            let location = panic.location().map(ToString::to_string);
+            let payload = panic.payload();
+            let message = payload.downcast_ref::<&str>().copied();
+            tracing::error!(
+                panic.location = location,
+                panic.message = message.or(payload.downcast_ref::<String>().map(String::as_str)),
+                "a task panicked, which is a bug"
+            );
+        }));
+    }
+}
+
+/// One JSON object a line, with `trace_id` and `span_id` where the event belongs to a trace, sampled or not, ours or the
+/// caller's (the names of OpenTelemetry's "Trace Context in non-OTLP Log Formats").
+struct JsonLine(Format<Json>);
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let ids = Context::map_current(|current| {
+            let span = current.span();
+            let ids = span.span_context();
+            ids.is_valid().then(|| (ids.trace_id(), ids.span_id()))
+        });
+        let Some((trace, span)) = ids else {
+            return self.0.format_event(context, writer, event);
+        };
+        let mut line = String::with_capacity(512);
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        let open = line.trim_end().strip_suffix('}').ok_or(fmt::Error)?;
+        writeln!(
+            writer,
+            r#"{open},"trace_id":"{trace}","span_id":"{span}"}}"#
+        )
+    }
+}

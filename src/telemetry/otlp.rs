@@ -1,0 +1,286 @@
+//! The exporters: how traces, log records and metrics reach a collector by OTLP, over gRPC or as protobuf over HTTP.
+//!
+//! The OpenTelemetry SDK batches, retries and reads its own variables (headers, sampler, resource attributes, delays;
+//! `config` has checked them); what it cannot know is here: TLS, limits, and what the service is called.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use opentelemetry::{
+    KeyValue,
+    metrics::{Meter, MeterProvider},
+    trace::TracerProvider,
+};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
+    WithHttpConfig, WithTonicConfig, tonic_types::transport::ClientTlsConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    logs::{BatchConfigBuilder as RecordBatches, BatchLogProcessor, SdkLogger, SdkLoggerProvider},
+    metrics::{PeriodicReader, SdkMeterProvider},
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::{BatchConfigBuilder as SpanBatches, BatchSpanProcessor, SdkTracer, SdkTracerProvider},
+};
+use tokio::{runtime::Handle, task::JoinSet};
+use tracing::warn;
+
+use super::queue::{Bounded, Counted, Queue};
+use crate::{
+    config::{self, Otlp, OtlpProtocol, Roots},
+    tls,
+};
+
+/// Begins the target of whatever the exporters and what they stand on say and do: exporting that would never end.
+pub(super) const OF_EXPORTERS: [&str; 7] = [
+    "h2",
+    "hyper",
+    "opentelemetry",
+    "reqwest",
+    "rustls",
+    "tonic",
+    "tower",
+];
+
+/// What waits at the end leaves within this; the last log lines have another second (`tracing_appender`'s own limit).
+const FINISH_LIMIT: Duration = Duration::from_secs(1);
+/// A collector's machine that does not answer at all is given up after this, as part of the export's own limit.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+const SCOPE: &str = env!("CARGO_PKG_NAME");
+
+/// Why telemetry cannot be exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An exporter cannot be made.
+    #[error("cannot set up the export to {endpoint}")]
+    Exporter {
+        /// Where to.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: ExporterBuildError,
+    },
+    /// TLS for a collector could not be set up.
+    #[error("cannot set up TLS for the OpenTelemetry collector")]
+    Tls(#[from] tls::Error),
+    /// The HTTP client for a collector could not be made.
+    #[error("cannot set up the HTTP client for the OpenTelemetry collector")]
+    HttpClient(#[source] reqwest::Error),
+}
+
+/// The exporters that are configured.
+pub(super) struct Exporters {
+    traces: Option<(SdkTracerProvider, Arc<Queue>)>,
+    logs: Option<(SdkLoggerProvider, Arc<Queue>)>,
+    metrics: Option<SdkMeterProvider>,
+}
+
+/// The three builders of exporters have the same methods and no trait that says so.
+macro_rules! exporter {
+    ($exporter:ty, $otlp:expr, $roots:expr) => {{
+        let otlp: &Otlp = $otlp;
+        let built = match otlp.protocol {
+            OtlpProtocol::Grpc => {
+                let builder = <$exporter>::builder()
+                    .with_tonic()
+                    .with_endpoint(&otlp.endpoint)
+                    .with_timeout(otlp.timeout);
+                match is_https(otlp) {
+                    // The same roots: rustls-native-certs reads SSL_CERT_FILE and SSL_CERT_DIR too.
+                    true => builder.with_tls_config(ClientTlsConfig::new().with_native_roots()),
+                    false => builder,
+                }
+                .build()
+            }
+            OtlpProtocol::HttpProtobuf => <$exporter>::builder()
+                .with_http()
+                .with_protocol(Protocol::HttpBinary)
+                .with_endpoint(&otlp.endpoint)
+                .with_timeout(otlp.timeout)
+                .with_http_client(Client::new(otlp, $roots)?)
+                .build(),
+        };
+        built.map_err(|source| Error::Exporter {
+            endpoint: otlp.endpoint.clone(),
+            source,
+        })?
+    }};
+}
+
+impl Exporters {
+    /// Sets up what is configured; nothing is sent yet.
+    pub(super) fn new(config: &config::Telemetry) -> Result<Self, Error> {
+        let roots = &config.roots;
+        let traces = match &config.traces {
+            Some(otlp) => {
+                let queue = Queue::new("traces", config.spans_waiting);
+                let exporter = exporter!(SpanExporter, otlp, roots);
+                let batches = SpanBatches::default().with_max_queue_size(config.spans_waiting);
+                let processor = BatchSpanProcessor::builder(Counted::new(exporter, &queue))
+                    .with_batch_config(batches.build())
+                    .build();
+                let provider = SdkTracerProvider::builder()
+                    .with_span_processor(Bounded::new(processor, &queue))
+                    .with_resource(resource(config))
+                    .build();
+                Some((provider, queue))
+            }
+            None => None,
+        };
+        let logs = match &config.logs {
+            Some(otlp) => {
+                let queue = Queue::new("logs", config.records_waiting);
+                let exporter = exporter!(LogExporter, otlp, roots);
+                let batches = RecordBatches::default().with_max_queue_size(config.records_waiting);
+                let processor = BatchLogProcessor::builder(Counted::new(exporter, &queue))
+                    .with_batch_config(batches.build())
+                    .build();
+                let provider = SdkLoggerProvider::builder()
+                    .with_log_processor(Bounded::new(processor, &queue))
+                    .with_resource(resource(config))
+                    .build();
+                Some((provider, queue))
+            }
+            None => None,
+        };
+        let metrics = match &config.metrics {
+            Some(otlp) => {
+                let exporter = exporter!(MetricExporter, otlp, roots);
+                let queue = Queue::new("metrics", 0); // nothing waits: sums are read when they are sent
+                let reader = PeriodicReader::builder(Counted::new(exporter, &queue)).build();
+                let provider = SdkMeterProvider::builder()
+                    .with_reader(reader)
+                    .with_resource(resource(config))
+                    .build();
+                Some(provider)
+            }
+            None => None,
+        };
+        Ok(Self {
+            traces,
+            logs,
+            metrics,
+        })
+    }
+
+    pub(super) fn tracer(&self) -> Option<SdkTracer> {
+        let (provider, _) = self.traces.as_ref()?;
+        Some(provider.tracer(SCOPE))
+    }
+
+    /// The layer that makes records of events.
+    pub(super) fn records(
+        &self,
+    ) -> Option<OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>> {
+        let (provider, _) = self.logs.as_ref()?;
+        Some(OpenTelemetryTracingBridge::new(provider))
+    }
+
+    pub(super) fn meter(&self) -> Option<Meter> {
+        Some(self.metrics.as_ref()?.meter(SCOPE))
+    }
+
+    /// Makes the series of what may be dropped.
+    pub(super) fn count_from_zero(&self) {
+        if let Some((_, queue)) = &self.traces {
+            queue.count_from_zero();
+        }
+        if let Some((_, queue)) = &self.logs {
+            queue.count_from_zero();
+        }
+    }
+
+    /// Sends what is waiting, all signals at once, and gives up what has not left in time.
+    pub(super) async fn finish(self) {
+        let mut ending = JoinSet::new();
+        let mut end = |shut_down: Box<dyn FnOnce() -> OTelSdkResult + Send>| {
+            ending.spawn_blocking(shut_down);
+        };
+        if let Some((provider, _)) = self.traces {
+            end(Box::new(move || {
+                provider.shutdown_with_timeout(FINISH_LIMIT)
+            }));
+        }
+        if let Some((provider, _)) = self.logs {
+            end(Box::new(move || {
+                provider.shutdown_with_timeout(FINISH_LIMIT)
+            }));
+        }
+        if let Some(provider) = self.metrics {
+            end(Box::new(move || {
+                provider.shutdown_with_timeout(FINISH_LIMIT)
+            }));
+        }
+        let all = async {
+            let mut whole = true;
+            while let Some(ended) = ending.join_next().await {
+                whole &= matches!(ended, Ok(Ok(())));
+            }
+            whole
+        };
+        if tokio::time::timeout(FINISH_LIMIT, all).await != Ok(true) {
+            warn!("the last spans, log records or metrics could not be exported and are given up");
+        }
+        ending.detach_all(); // threads that hang end with the process
+    }
+}
+
+/// What everything exported says of its origin. What the environment says wins.
+fn resource(config: &config::Telemetry) -> Resource {
+    let ours = Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", SCOPE),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        ])
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    match &config.service_name {
+        Some(name) => ours.with_service_name(name.clone()),
+        None => ours,
+    }
+    .build()
+}
+
+fn is_https(otlp: &Otlp) -> bool {
+    let scheme = otlp.endpoint.split(':').next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
+}
+
+/// Our own HTTP client, on the runtime: the SDK's threads, which wait for the answers, are in none.
+#[derive(Debug)]
+struct Client {
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+impl Client {
+    fn new(otlp: &Otlp, roots: &Roots) -> Result<Self, Error> {
+        let builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(otlp.timeout)
+            .redirect(reqwest::redirect::Policy::none()); // the headers may hold a key
+        let builder = match is_https(otlp) {
+            true => builder.tls_backend_preconfigured(tls::client_config(roots, None)?),
+            false => builder,
+        };
+        Ok(Self {
+            http: builder.build().map_err(Error::HttpClient)?,
+            runtime: Handle::current(),
+        })
+    }
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let http = self.http.clone();
+        self.runtime
+            .spawn(async move { http.send_bytes(request).await })
+            .await?
+    }
+}

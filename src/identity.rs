@@ -9,7 +9,7 @@
 #[cfg(feature = "client-certificate")]
 mod certificate;
 mod chain;
-mod claims;
+pub(crate) mod claims;
 mod credential;
 mod explain;
 mod refresh;
@@ -18,6 +18,8 @@ mod token;
 
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
+#[cfg(feature = "service")]
+pub(crate) use self::credential::SKEW_TOLERATED;
 pub use self::{
     credential::{AzureCredential, ManagedIdentity},
     refresh::Refresher,

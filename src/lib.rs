@@ -22,6 +22,8 @@
 #[cfg(feature = "service")]
 pub mod app;
 pub mod config;
+#[cfg(feature = "service")]
+pub mod doctor;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 #[cfg(feature = "service")]

@@ -3,6 +3,7 @@
 //! Exit codes: 0 good; 1 failed while running; 64 the command line or the configuration is wrong, with every fault on a
 //! line of its own. What does not belong here: anything a test could not reach through the library.
 
+mod diagnosis;
 #[cfg(feature = "emulator")]
 mod workbench;
 
@@ -47,6 +48,8 @@ enum Command {
     /// Run the emulated Entra ID and Redis alone and print the variables that clients need
     #[cfg(feature = "emulator")]
     Emulate(workbench::EmulateOptions),
+    /// Say what is wrong between this environment and Redis, step by step, and what to do
+    Doctor(diagnosis::Options),
     /// Print every variable: name, value in force, meaning
     Config,
     /// Print the OpenAPI document
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Dev(options) => workbench::dev(environment, options),
         #[cfg(feature = "emulator")]
         Command::Emulate(options) => workbench::emulate(environment, options),
+        Command::Doctor(options) => return diagnosis::doctor(&environment, &options),
         Command::Config => print_config(&environment),
         Command::Openapi => print_document(),
         Command::Healthcheck => healthcheck(&environment),

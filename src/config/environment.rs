@@ -69,8 +69,8 @@ impl Environment {
         }
     }
 
-    /// One variable of a family whose names are built alike.
-    pub(super) fn value(&self, name: &str) -> Option<String> {
+    /// One variable of a family whose names are built alike, or of somebody else's.
+    pub(crate) fn value(&self, name: &str) -> Option<String> {
         self.values.get(name).cloned()
     }
 

@@ -10,14 +10,47 @@ use serde::Deserialize;
 
 use super::source::Error;
 
+/// Of an access token, and of the assertion that it is exchanged for; all optional, as nothing here judges them.
 #[derive(Deserialize)]
-struct Claims {
-    oid: Option<String>,
-    exp: Option<u64>,
-    nbf: Option<u64>,
+pub(crate) struct Claims {
+    pub(crate) oid: Option<String>,
+    pub(crate) exp: Option<u64>,
+    pub(crate) nbf: Option<u64>,
+    // What only `doctor` shows.
+    #[cfg(feature = "service")]
+    pub(crate) tid: Option<String>,
+    #[cfg(feature = "service")]
+    #[serde(default)]
+    pub(crate) aud: Audience,
+    #[cfg(feature = "service")]
+    pub(crate) iss: Option<String>,
+    #[cfg(feature = "service")]
+    pub(crate) sub: Option<String>,
 }
 
-fn read(token: &str) -> Result<Claims, Error> {
+/// One or several (RFC 7519, section 4.1.3).
+#[cfg(feature = "service")]
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Audience {
+    #[default]
+    None,
+    One(String),
+    Several(Vec<String>),
+}
+
+#[cfg(feature = "service")]
+impl Audience {
+    pub(crate) fn all(&self) -> &[String] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
+pub(crate) fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -42,8 +75,8 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
 
 /// How far this machine's clock is from Entra ID's, as far as a token that just came can tell.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Skew {
-    pub(super) by: Duration,
+pub(crate) struct Skew {
+    pub(crate) by: Duration,
     ahead: bool,
 }
 
@@ -56,7 +89,7 @@ impl fmt::Display for Skew {
 
 /// Compares the token's own times with `expires_at`, which counts from this machine's clock where the answer said how
 /// long the token lives, and with `now`.
-pub(super) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
+pub(crate) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
     let claims = read(token).ok()?;
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));

@@ -50,7 +50,7 @@ const IMDS_PROBE: &str =
     "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
 
 /// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
-const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
+pub(crate) const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, asked through azure_identity.
 #[derive(Debug)]
@@ -136,6 +136,12 @@ impl AzureCredential {
         }
         self.managed_identity = Some(identity);
         Ok(self)
+    }
+
+    /// What may be asked for tokens: one where variables decide.
+    #[cfg(feature = "service")]
+    pub(crate) fn candidates(&self) -> &[CredentialName] {
+        &self.selection.candidates
     }
 
     /// Asks one candidate after the other; the first that answers is kept.

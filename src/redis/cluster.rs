@@ -160,16 +160,28 @@ impl Cluster {
         }
     }
 
-    /// How many masters answer PING, and how many there are. A refusal is an answer: a user's rules may leave out PING.
+    /// How many masters answer PING, and how many there are.
     pub(super) async fn ping(&self) -> (usize, usize) {
+        let masters = self.nodes().len();
+        let silent = self.in_trouble().await.len();
+        (masters.saturating_sub(silent), masters)
+    }
+
+    /// The masters that do not answer PING, and why. A refusal is an answer: a user's rules may leave out PING.
+    pub(super) async fn in_trouble(&self) -> Vec<(Endpoint, Error)> {
         let ping = redis::cmd("PING");
         let nodes = self.nodes();
-        let answers = join_all(nodes.iter().map(async |node| match node.pick() {
-            Some(mut connection) => connection.send(&ping).await.is_ok(),
-            None => false,
+        let answers = join_all(nodes.iter().map(async |node| {
+            let error = match node.pick() {
+                Some(mut connection) => Error::of(connection.send(&ping).await.err()?),
+                None => match node.availability.borrow().clone() {
+                    Availability::Failing(error) => error,
+                    _ => Error::Opening,
+                },
+            };
+            Some((node.address.clone(), error))
         }));
-        let answering = answers.await.into_iter().filter(|answers| *answers).count();
-        (answering, nodes.len())
+        answers.await.into_iter().flatten().collect()
     }
 
     /// Runs a command at most once, on the node or nodes that it belongs to. A server's error is a value here.

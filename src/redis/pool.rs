@@ -295,6 +295,15 @@ impl Pool {
         })
     }
 
+    /// The masters that do not answer, each with the reason; for `doctor`.
+    #[cfg(feature = "service")]
+    pub(crate) async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {
+        match self.0.site.settled.get() {
+            Some((_, Some(cluster))) => cluster.in_trouble().await,
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether Redis is one endpoint or a cluster, and on what ground; `None` until that is settled.
     pub fn clustering(&self) -> Option<&Clustering> {
         Some(&self.0.site.settled.get()?.0)

@@ -8,6 +8,7 @@ mod bad_input;
 mod cluster;
 mod commands;
 mod credentials;
+mod doctor;
 mod emulator;
 mod real_redis;
 mod rotation;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::{
     sync::Notify,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -96,7 +97,9 @@ impl Connector {
         };
         // The token is looked at first: without one there is no use in dialling.
         let (mut tokens, token) = self.newest_token()?;
-        let tcp = self.dial(enter).await?;
+        let addresses = resolve(&self.address).await?;
+        enter(Step::Dial);
+        let tcp = dial(&self.address, &addresses).await?;
         let connection = match &self.access.tls {
             None => {
                 enter(Step::SignIn);
@@ -104,16 +107,7 @@ impl Connector {
             }
             Some(config) => {
                 enter(Step::Tls);
-                let tls_error = |source| ConnectError::Tls {
-                    endpoint: self.address.clone(),
-                    source,
-                };
-                let name = ServerName::try_from(self.access.endpoint.host().to_owned())
-                    .map_err(|error| tls_error(io::Error::other(error)))?;
-                let stream = TlsConnector::from(config.clone())
-                    .connect(name, tcp)
-                    .await
-                    .map_err(tls_error)?;
+                let stream = shake_hands(&self.access.endpoint, &self.address, config, tcp).await?;
                 enter(Step::SignIn);
                 // The handshake took time, in which the token may have ended or a newer one come.
                 let token = match &mut tokens {
@@ -153,32 +147,6 @@ impl Connector {
             }
             Credentials::Key(_) | Credentials::None => Ok((None, None)),
         }
-    }
-
-    async fn dial(&self, enter: impl Fn(Step)) -> Result<TcpStream, ConnectError> {
-        let endpoint = &self.address;
-        let resolve_error = |source| ConnectError::Resolve {
-            endpoint: endpoint.clone(),
-            source,
-        };
-        let addresses = lookup_host((endpoint.host(), endpoint.port()))
-            .await
-            .map_err(resolve_error)?;
-        enter(Step::Dial);
-        let mut failure = None;
-        for address in addresses {
-            match TcpStream::connect(address).await.and_then(tuned) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(match failure {
-            Some(source) => ConnectError::Dial {
-                endpoint: endpoint.clone(),
-                source,
-            },
-            None => resolve_error(io::Error::other("the name has no address")),
-        })
     }
 
     /// Speaks Redis over `stream` and signs in.
@@ -234,6 +202,57 @@ impl Connector {
         life.opened();
         Ok(NodeConnection { session, life })
     }
+}
+
+/// The addresses of a name, at least one.
+pub(crate) async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+    let resolve_error = |source| ConnectError::Resolve {
+        endpoint: address.clone(),
+        source,
+    };
+    let found = lookup_host((address.host(), address.port())).await;
+    let found: Vec<_> = found.map_err(resolve_error)?.collect();
+    match found.is_empty() {
+        true => Err(resolve_error(io::Error::other("the name has no address"))),
+        false => Ok(found),
+    }
+}
+
+/// The first of the addresses that accepts; else why the last one did not.
+pub(crate) async fn dial(
+    address: &Endpoint,
+    addresses: &[SocketAddr],
+) -> Result<TcpStream, ConnectError> {
+    let mut failure = io::Error::other("the name has no address");
+    for one in addresses {
+        match TcpStream::connect(one).await.and_then(tuned) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(ConnectError::Dial {
+        endpoint: address.clone(),
+        source: failure,
+    })
+}
+
+/// TLS with whoever answers at `address`, whose certificate must be for the name of `endpoint`.
+pub(crate) async fn shake_hands(
+    endpoint: &Endpoint,
+    address: &Endpoint,
+    config: &Arc<ClientConfig>,
+    tcp: TcpStream,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let tls_error = |source| ConnectError::Tls {
+        endpoint: address.clone(),
+        source,
+    };
+    let name = ServerName::try_from(endpoint.host().to_owned())
+        .map_err(|error| tls_error(io::Error::other(error)))?;
+    TlsConnector::from(config.clone())
+        .connect(name, tcp)
+        .await
+        .map_err(tls_error)
 }
 
 /// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an

@@ -1,0 +1,335 @@
+//! Redis itself, over the service's own pool: the sign-in, the clustering policy, the commands of `/sample`, the latency.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use redis::Cmd;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{network::seconds, report::Verdict};
+use crate::{
+    config::{Auth, Config},
+    identity::{self, AccessToken, TokenSource},
+    redis::{ConnectError, Error, Pool, Refusal},
+    report::Chain,
+};
+
+/// Connections close when what was sent on them is answered.
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often the pool is asked how far it is.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// What is left where DEL is not allowed ends by itself.
+const KEY_LIFE_SECONDS: u64 = 60;
+
+const PINGS: usize = 20;
+/// A cache in the same region answers within a millisecond or two.
+const FAR: Duration = Duration::from_millis(10);
+
+/// The token that was looked at already: signing in asks for no second one.
+struct Held(AccessToken);
+
+#[async_trait]
+impl TokenSource for Held {
+    fn name(&self) -> &'static str {
+        "doctor"
+    }
+
+    async fn fetch(&self) -> Result<AccessToken, identity::Error> {
+        Ok(self.0.clone())
+    }
+}
+
+/// A pool with a connection that Redis let in.
+pub(super) async fn sign_in(
+    config: &Config,
+    token: Option<AccessToken>,
+) -> (Verdict, Option<Pool>) {
+    let username = token.as_ref().map(|token| token.username.clone());
+    let mut builder = Pool::from_config(config.redis.clone());
+    if let Some(token) = token {
+        builder = builder.token_source(Arc::new(Held(token)));
+    }
+    let pool = match builder.build() {
+        Ok(pool) => pool,
+        Err(error) => {
+            let meaning = "the pool cannot be put together";
+            let mend = "correct the file or the variable that is named";
+            return (Verdict::failed(Chain(&error), meaning, mend), None);
+        }
+    };
+    let limit = config.redis.connect_timeout + LOOK_AGAIN_AFTER;
+    let error = settled(limit, async || {
+        if pool.status().open > 0 {
+            return Some(Ok(()));
+        }
+        match pool.get().await {
+            Ok(_) | Err(Error::Opening | Error::NoToken) => None,
+            // Redis let it in and said who it is: the next step's question.
+            Err(Error::Unavailable(error)) if is_of_the_policy(&error) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
+    })
+    .await;
+    match error {
+        Some(Ok(())) => {
+            let found = match (&username, &config.redis.auth) {
+                (Some(username), _) => format!("Redis lets {username} in"),
+                (None, Auth::Key(_)) => "Redis takes the access key".to_owned(),
+                (None, _) => "Redis asks nobody who it is".to_owned(),
+            };
+            (Verdict::passed(found), Some(pool))
+        }
+        Some(Err(error)) => {
+            let (meaning, mend) = explain_sign_in(config, &error, username.as_deref());
+            (Verdict::failed(Chain(&error), meaning, mend), None)
+        }
+        None => {
+            let found = format!("no answer to AUTH within {}", seconds(limit));
+            let meaning = "the cache accepts connections and says nothing: it is starting, scaling or in trouble";
+            let mend = "look at the cache's state: `az redisenterprise show --query resourceState`";
+            (Verdict::failed(found, meaning, mend), None)
+        }
+    }
+}
+
+fn is_of_the_policy(error: &ConnectError) -> bool {
+    matches!(
+        error,
+        ConnectError::NotACluster { .. } | ConnectError::NoMaster { .. }
+    )
+}
+
+fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (String, String) {
+    let code = match error {
+        Error::Unavailable(error) => match &**error {
+            ConnectError::SignIn { source, .. } => source.code(),
+            _ => None,
+        },
+        _ => None,
+    };
+    match (code, username) {
+        (Some("WRONGPASS" | "NOAUTH" | "NOPERM"), Some(object_id)) => {
+            let name = config.redis.endpoint.host().split('.').next();
+            let assignment: String = object_id.chars().filter(char::is_ascii_alphanumeric).collect();
+            (
+                format!("the token is good and Redis knows no user {object_id}"),
+                format!(
+                    "add this object id as a Redis user (not the client id): az redisenterprise database access-policy-assignment create --resource-group RESOURCE_GROUP --cluster-name {} --database-name default --access-policy-assignment-name {assignment} --access-policy-name default --object-id {object_id}",
+                    name.unwrap_or("NAME")
+                ),
+            )
+        }
+        (Some("WRONGPASS" | "NOAUTH"), None) => (
+            "the cache wants another sign-in than REDIS_AUTH names".to_owned(),
+            "check REDIS_KEY, and whether access keys are switched off (then REDIS_AUTH=entra)".to_owned(),
+        ),
+        (Some("ERR"), None) if config.redis.auth != Auth::None => (
+            "this server has no password".to_owned(),
+            "set REDIS_AUTH=none, or name the cache that was meant".to_owned(),
+        ),
+        _ => (
+            "the cache ended the sign-in: it is starting, scaling, full of connections, or speaks no Redis".to_owned(),
+            "look at the cache's state and its number of connections; check the port in REDIS_ENDPOINT".to_owned(),
+        ),
+    }
+}
+
+/// One endpoint or a cluster, and whether each master of a cluster answers.
+pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option<()>) {
+    let limit = config.redis.connect_timeout;
+    let decided = settled(limit, async || match pool.clustering() {
+        Some(clustering) => Some(Ok(clustering)),
+        None => match pool.get().await {
+            Err(error @ Error::Unavailable(_)) => Some(Err(error)),
+            _ => None,
+        },
+    })
+    .await;
+    let clustering = match decided {
+        Some(Ok(clustering)) => clustering,
+        Some(Err(error)) => {
+            let verdict = Verdict::failed(
+                Chain(&error),
+                "REDIS_CLUSTERING_POLICY and the cache do not fit, or the cache is not whole",
+                "unset REDIS_CLUSTERING_POLICY to have the server asked; `az redisenterprise database show --query clusteringPolicy` prints Azure's",
+            );
+            return (verdict, None);
+        }
+        None => {
+            let found = format!("no answer to CLUSTER SLOTS within {}", seconds(limit));
+            let meaning = "the cache is too busy, or is starting or scaling";
+            let mend = "look at the cache's server load, and try again";
+            return (Verdict::failed(found, meaning, mend), None);
+        }
+    };
+    if !clustering.is_cluster() {
+        let found = clustering.to_string();
+        let verdict = match found.ends_with("NOPERM") {
+            true => Verdict::warned(
+                found,
+                "this Redis user may not ask; should the cache be a cluster, most commands will fail",
+                "let the access policy allow +cluster|slots",
+            ),
+            false => Verdict::passed(found),
+        };
+        return (verdict, Some(()));
+    }
+    let mut trouble = Vec::new();
+    let all_answer = settled(limit, async || {
+        trouble = pool.masters_in_trouble().await;
+        trouble.is_empty().then_some(())
+    })
+    .await;
+    if all_answer.is_some() {
+        return (
+            Verdict::passed(format!("{clustering}; all answer")),
+            Some(()),
+        );
+    }
+    let mut found = clustering.to_string();
+    for (address, error) in &trouble {
+        let _ = write!(found, "\n{address}: {}", Chain(error));
+    }
+    let verdict = Verdict::failed(
+        found,
+        "commands whose keys are on these masters fail",
+        "allow the nodes' ports out of this network, 8500 to 8599 in Azure, beside that of the endpoint",
+    );
+    (verdict, None)
+}
+
+/// What the service does, on a key beside the sample's and in its slot.
+pub(super) async fn commands(config: &Config, pool: &Pool) -> (Verdict, Option<()>) {
+    let key = format!("{{{}}}:doctor", config.sample.key);
+    let mut set = redis::cmd("SET");
+    set.arg(&key)
+        .arg("doctor")
+        .arg("EX")
+        .arg(KEY_LIFE_SECONDS)
+        .arg("GET");
+    let steps: [(&str, Cmd); 4] = [
+        ("PING", redis::cmd("PING")),
+        ("SET", set),
+        ("GET", redis::cmd("GET").arg(&key).clone()),
+        ("DEL", redis::cmd("DEL").arg(&key).clone()),
+    ];
+    for (name, command) in &steps {
+        let Err(error) = pool.query::<redis::Value>(command).await else {
+            continue;
+        };
+        let found = match &error {
+            // As Redis writes it, to be searched for.
+            Error::Command(error) => format!("{name}: {}", Refusal::from(error)),
+            error => format!("{name}: {}", Chain(error)),
+        };
+        let is_refused = matches!(&error, Error::Command(error) if error.code() == Some("NOPERM"));
+        let (meaning, mend) = explain_command(config, name, &error);
+        // The service itself sends neither to answer a request.
+        if is_refused && matches!(*name, "PING" | "DEL" | "GET") {
+            return (Verdict::warned(found, meaning, mend), Some(()));
+        }
+        return (Verdict::failed(found, meaning, mend), None);
+    }
+    (
+        Verdict::passed("PING, SET, GET and DEL are answered"),
+        Some(()),
+    )
+}
+
+fn explain_command(config: &Config, name: &str, error: &Error) -> (String, String) {
+    let key = &config.sample.key;
+    let code = match error {
+        Error::Command(error) => error.code(),
+        _ => None,
+    };
+    let (meaning, mend) = match code {
+        Some("NOPERM") => (
+            "the access policy of this Redis user leaves this out",
+            format!(
+                "let it allow +{} and the keys ~{key}* ~{{{key}}}*",
+                name.to_lowercase()
+            ),
+        ),
+        Some("OOM") => (
+            "the cache is full and evicts nothing",
+            "choose a larger cache or an eviction policy such as VolatileLRU, or let keys end"
+                .to_owned(),
+        ),
+        Some("READONLY") => (
+            "this is a replica: the cache is failing over, or the endpoint is a replica's",
+            "name the cache's own endpoint in REDIS_ENDPOINT".to_owned(),
+        ),
+        Some("MISCONF") => (
+            "the cache cannot persist and takes no writes",
+            "look at the cache's persistence settings and disk".to_owned(),
+        ),
+        Some("CLUSTERDOWN" | "LOADING" | "TRYAGAIN" | "MASTERDOWN") => (
+            "the cache is starting, scaling or failing over",
+            "wait a moment and try again; else look at the cache's state".to_owned(),
+        ),
+        Some("MOVED") => (
+            "this is a cluster, and it is taken for one endpoint",
+            "unset REDIS_CLUSTERING_POLICY".to_owned(),
+        ),
+        _ => (
+            "the cache does not answer as it should",
+            "look at the cache's state and server load".to_owned(),
+        ),
+    };
+    (meaning.to_owned(), mend)
+}
+
+/// How long PING takes.
+pub(super) async fn latency(pool: &Pool) -> (Verdict, Option<()>) {
+    let ping = redis::cmd("PING");
+    let mut taken = Vec::with_capacity(PINGS);
+    for _ in 0..PINGS {
+        let asked = Instant::now();
+        match pool.query::<redis::Value>(&ping).await {
+            Ok(_) => {}
+            Err(Error::Command(_)) => {} // a refusal took its time too
+            Err(error) => {
+                let verdict = Verdict::failed(
+                    Chain(&error),
+                    "the cache answered a moment ago and does not now",
+                    "look at the cache's server load and events",
+                );
+                return (verdict, None);
+            }
+        }
+        taken.push(asked.elapsed());
+    }
+    taken.sort();
+    let milliseconds = |at: usize| taken[at].as_secs_f64() * 1000.0;
+    let median = PINGS / 2;
+    let found = format!(
+        "{PINGS} times PING: {:.2} ms at best, {:.2} ms in the middle, {:.2} ms at worst",
+        milliseconds(0),
+        milliseconds(median),
+        milliseconds(PINGS - 1)
+    );
+    let verdict = match taken[median] > FAR {
+        true => Verdict::warned(
+            found,
+            "each request waits at least that long",
+            "place the service in the cache's region, and look at the cache's server load",
+        ),
+        false => Verdict::passed(found),
+    };
+    (verdict, Some(()))
+}
+
+/// What `look` finds, asked again until it finds something; `None` after `limit`.
+async fn settled<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let asked = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(LOOK_AGAIN_AFTER).await;
+        }
+    };
+    timeout(limit, asked).await.ok()
+}

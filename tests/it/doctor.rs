@@ -1,0 +1,608 @@
+//! `entra-redis doctor`: each fault is made for real, and the report names it and the mend.
+
+use std::{process::Output, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use entra_redis::emulator::{self, EntraFault, Options, RedisFault};
+use serde_json::Value;
+
+use crate::support::{
+    Azure, Certificates, RedisCluster, RedisServer, command, eventually, free_port,
+};
+
+type Variables = Vec<(String, String)>;
+
+async fn run(variables: &[(String, String)], arguments: &[&str]) -> Output {
+    let mut command = command(&[&["doctor"], arguments].concat());
+    command
+        .envs(variables.iter().cloned())
+        .output()
+        .await
+        .expect("the binary was built")
+}
+
+/// The findings by their steps, and whether all is well.
+async fn report(variables: &[(String, String)]) -> (Vec<Value>, bool) {
+    let output = run(variables, &["--output", "json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let well = report["well"].as_bool().expect("a verdict");
+    assert_eq!(output.status.code(), Some(i32::from(!well)), "{report}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    nothing_secret(variables, &report.to_string());
+    (report["findings"].as_array().expect("a list").clone(), well)
+}
+
+/// No value that signs in is told.
+fn nothing_secret(variables: &[(String, String)], text: &str) {
+    for (name, value) in variables {
+        let is_secret = ["SECRET", "HEADER", "REDIS_KEY"]
+            .iter()
+            .any(|part| name.contains(part));
+        assert!(!is_secret || !text.contains(value), "{name} is in {text}");
+    }
+    assert!(!text.contains("eyJ"), "a token is in {text}");
+}
+
+/// What was found at the one step that did not pass; those that stand on it were skipped.
+async fn the_fault(variables: &[(String, String)], step: &str, outcome: &str) -> String {
+    let (findings, well) = report(variables).await;
+    assert_eq!(well, outcome == "warned", "{findings:#?}");
+    let told = findings.iter().filter(|finding| {
+        !matches!(
+            finding["outcome"].as_str(),
+            Some("passed" | "skipped" | "not_applicable")
+        )
+    });
+    let told: Vec<_> = told.collect();
+    let [fault] = told[..] else {
+        panic!("one fault was made: {told:#?}");
+    };
+    assert_eq!(
+        (fault["step"].as_str(), fault["outcome"].as_str()),
+        (Some(step), Some(outcome)),
+        "{fault:#}"
+    );
+    let skipped = findings
+        .iter()
+        .any(|finding| finding["outcome"] == "skipped");
+    assert_eq!(
+        skipped,
+        outcome == "failed" && step != "latency",
+        "{findings:#?}"
+    );
+    let word = |name: &str| fault[name].as_str().expect("it says so").to_owned();
+    format!(
+        "{}\nmeans {}\ndo {}",
+        word("found"),
+        word("meaning"),
+        word("mend")
+    )
+}
+
+/// That a report says each of these.
+#[track_caller]
+fn says(report: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(report.contains(part), "{part:?} is not in:\n{report}");
+    }
+}
+
+fn with(mut variables: Variables, more: &[(&str, &str)]) -> Variables {
+    for (name, value) in more {
+        variables.retain(|(known, _)| known != name);
+        variables.push(((*name).to_owned(), (*value).to_owned()));
+    }
+    variables
+}
+
+fn plain(address: &str) -> Variables {
+    let pairs = [
+        ("REDIS_ENDPOINT", address),
+        ("REDIS_AUTH", "none"),
+        ("REDIS_TLS", "false"),
+    ];
+    with(Vec::new(), &pairs)
+}
+
+async fn before(redis: &RedisServer) -> Azure {
+    Azure::start(Options {
+        token_lifetime: Duration::from_secs(60),
+        redis: Some(redis.address()),
+        ..Options::default()
+    })
+    .await
+}
+
+async fn ask<T: redis::FromRedisValue>(redis: &RedisServer, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    let mut admin = redis.admin().await;
+    let answer = command.arg(&words[1..]).query_async(&mut admin).await;
+    answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_is_well_every_step_passes_and_redis_is_left_as_it_was() {
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    () = ask(&redis, &["SET", "PreviousVisitTime", "2026-01-30T14:23:45"]).await;
+    for credential in [
+        "EnvironmentCredential",
+        "WorkloadIdentityCredential",
+        "ManagedIdentityCredential",
+    ] {
+        let variables = azure.environment(credential);
+        let (findings, well) = report(&variables).await;
+        assert!(well, "{findings:#?}");
+        assert_eq!(findings.len(), 11);
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding["outcome"] == "passed"),
+            "{findings:#?}"
+        );
+        let output = run(&variables, &[]).await;
+        let text = String::from_utf8(output.stdout).expect("it is text");
+        nothing_secret(&variables, &text);
+        assert!(
+            output.status.success() && text.ends_with("\n11 passed\n"),
+            "{text}"
+        );
+        assert!(
+            !text.contains('\u{1b}'),
+            "colours are for terminals: {text}"
+        );
+    }
+    let visit: String = ask(&redis, &["GET", "PreviousVisitTime"]).await;
+    assert_eq!(visit, "2026-01-30T14:23:45");
+    assert_eq!(ask::<usize>(&redis, &["DBSIZE"]).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_their_steps_do_not_apply() {
+    let redis = RedisServer::start().await;
+    let (findings, well) = report(&plain(&redis.address())).await;
+    assert!(well, "{findings:#?}");
+    let apart = findings
+        .iter()
+        .filter(|finding| finding["outcome"] == "not_applicable");
+    let apart: Vec<_> = apart
+        .map(|finding| finding["step"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(apart, ["tls", "identity_environment", "token", "claims"]);
+}
+
+/// The report as a person reads it, whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_reads_like_this() {
+    let port = free_port();
+    let output = run(&plain(&format!("127.0.0.1:{port}")), &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).expect("it is text");
+    assert_eq!(
+        text.replace(&port.to_string(), "PORT"),
+        "\
+✔ configuration          127.0.0.1:PORT, without a sign-in
+✔ DNS                    127.0.0.1 is 127.0.0.1 (this machine)
+✘ TCP                    cannot connect to 127.0.0.1:PORT: Connection refused (os error 111)
+                   means the machine is there and nobody listens on that port
+                      do check the port in REDIS_ENDPOINT: Azure Managed Redis has 10000, Azure Cache for Redis 6380
+- TLS                    skipped: TCP failed
+· identity environment   REDIS_AUTH is not entra: the service signs in without a token
+· token                  REDIS_AUTH is not entra: the service signs in without a token
+· claims                 REDIS_AUTH is not entra: the service signs in without a token
+- sign-in                skipped: TCP failed
+- clustering policy      skipped: TCP failed
+- commands               skipped: TCP failed
+- latency                skipped: TCP failed
+
+2 passed, 1 failed, 5 skipped
+"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_is_told_whole() {
+    let unset = the_fault(&Vec::new(), "configuration", "failed").await;
+    says(
+        &unset,
+        &[
+            "REDIS_ENDPOINT: not set",
+            "NAME.REGION.redis.azure.net",
+            "entra-redis config",
+        ],
+    );
+    let wrong = with(
+        plain("localhost:1"),
+        &[("REDIS_POOL_SIZE", "many"), ("REDIS_TLS", "perhaps")],
+    );
+    let both = the_fault(&wrong, "configuration", "failed").await;
+    says(
+        &both,
+        &["REDIS_POOL_SIZE: met `many`", "REDIS_TLS: met `perhaps`"],
+    );
+
+    // A pod that the webhook passed by.
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    let mut bare = azure.environment("WorkloadIdentityCredential");
+    bare.retain(|(name, _)| !name.starts_with("AZURE_") || name == "AZURE_TOKEN_CREDENTIALS");
+    let passed_by = the_fault(&bare, "configuration", "failed").await;
+    says(
+        &passed_by,
+        &[
+            "AZURE_FEDERATED_TOKEN_FILE: not set",
+            "azure.workload.identity/use: \"true\"",
+        ],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_lead_to_the_cache_is_told_by_its_step() {
+    let unknown = the_fault(&plain("nowhere.invalid:10000"), "dns", "failed").await;
+    says(
+        &unknown,
+        &["nowhere.invalid", "privatelink.redis.azure.net"],
+    );
+
+    // A full queue takes no further connection, as a firewall lets none through.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let full = full.expect("sockets are to be had");
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    full.bind(&any.into())
+        .and_then(|()| full.listen(0))
+        .expect("loopback has free ports");
+    let address = full
+        .local_addr()
+        .expect("it is bound")
+        .as_socket()
+        .expect("it is IPv4");
+    let _first = std::net::TcpStream::connect(address).expect("the queue has one place");
+    let unreachable = with(
+        plain(&address.to_string()),
+        &[("REDIS_CONNECT_TIMEOUT", "500ms")],
+    );
+    let unreachable = the_fault(&unreachable, "tcp", "failed").await;
+    says(
+        &unreachable,
+        &[
+            "no answer from",
+            "within 0.5 s",
+            "firewall",
+            "private endpoint",
+        ],
+    );
+
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    let no_tls = with(
+        azure.environment("EnvironmentCredential"),
+        &[("REDIS_ENDPOINT", &format!("localhost:{}", redis.port))],
+    );
+    let no_tls = the_fault(&no_tls, "tls", "failed").await;
+    says(&no_tls, &["check the port in REDIS_ENDPOINT"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_refused_with_its_fault() {
+    let good = Certificates::for_name("localhost");
+    for (certificates, parts) in [
+        (
+            good.another("elsewhere.example"),
+            [
+                "elsewhere.example",
+                "the certificate is for another name",
+                "REDIS_ENDPOINT",
+            ],
+        ),
+        (
+            Certificates::for_name("elsewhere.example").another("localhost"),
+            ["UnknownIssuer", "does not trust", "REDIS_CA_FILE"],
+        ),
+        (good.expired("localhost"), ["expired", "has ended", "clock"]),
+    ] {
+        let redis = RedisServer::start_on(free_port(), Some(&certificates)).await;
+        let endpoint = format!("localhost:{}", redis.tls_port);
+        let authority = good.path("ca.pem").display().to_string();
+        let variables = with(
+            Vec::new(),
+            &[
+                ("REDIS_ENDPOINT", &endpoint),
+                ("REDIS_AUTH", "none"),
+                ("REDIS_CA_FILE", &authority),
+            ],
+        );
+        says(&the_fault(&variables, "tls", "failed").await, &parts);
+    }
+}
+
+/// A federated token file with these claims, which nobody signed: it is looked at before it is sent.
+fn assertion(directory: &tempfile::TempDir, claims: &str) -> String {
+    let path = directory.path().join("azure-identity-token");
+    let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
+    std::fs::write(&path, token).expect("there is room");
+    path.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_was_not_given_is_told_with_the_label() {
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    let directory = tempfile::tempdir().expect("there is room");
+    let missing = directory.path().join("missing").display().to_string();
+    let ended = assertion(
+        &directory,
+        r#"{"exp":1,"sub":"s","aud":"api://AzureADTokenExchange"}"#,
+    );
+    for (file, parts) in [
+        (
+            missing,
+            [
+                "cannot read the federated token file",
+                "no service account token",
+                "azure.workload.identity/use",
+            ],
+        ),
+        (ended, ["which has ended", "AADSTS700024", "kubelet"]),
+    ] {
+        let variables = with(
+            azure.environment("WorkloadIdentityCredential"),
+            &[("AZURE_FEDERATED_TOKEN_FILE", &file)],
+        );
+        says(
+            &the_fault(&variables, "identity_environment", "failed").await,
+            &parts,
+        );
+    }
+    let other = assertion(
+        &directory,
+        r#"{"exp":9999999999,"sub":"s","aud":["https://kubernetes.default.svc"]}"#,
+    );
+    let variables = with(
+        azure.environment("WorkloadIdentityCredential"),
+        &[("AZURE_FEDERATED_TOKEN_FILE", &other)],
+    );
+    let other = the_fault(&variables, "identity_environment", "failed").await;
+    says(
+        &other,
+        &[
+            "https://kubernetes.default.svc",
+            "AADSTS700212",
+            "api://AzureADTokenExchange",
+        ],
+    );
+
+    // Container Apps with a user-assigned identity, whose client id was forgotten.
+    let mut forgotten = azure.environment("ManagedIdentityCredential");
+    forgotten.retain(|(name, _)| name != "AZURE_CLIENT_ID");
+    let (findings, _) = report(&forgotten).await;
+    let finding = findings
+        .iter()
+        .find(|finding| finding["step"] == "identity_environment");
+    let finding = finding.expect("it was taken");
+    assert_eq!(finding["outcome"], "warned", "{finding:#}");
+    says(
+        &finding["mend"].to_string(),
+        &["AZURE_CLIENT_ID", "az identity show"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_entra_id_refuses_is_explained() {
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    const OTHER: &str = "00000000-0000-0000-0000-000000000009";
+    for (credential, more, parts) in [
+        (
+            "WorkloadIdentityCredential",
+            ("AZURE_CLIENT_ID", OTHER),
+            ["AADSTS700016", "not the object id"],
+        ),
+        (
+            "EnvironmentCredential",
+            ("AZURE_CLIENT_SECRET", "of-no-use"),
+            ["AADSTS7000215", "AZURE_CLIENT_SECRET"],
+        ),
+        (
+            "EnvironmentCredential",
+            ("AZURE_TENANT_ID", OTHER),
+            ["AADSTS90002", "AZURE_TENANT_ID"],
+        ),
+        (
+            "EnvironmentCredential",
+            ("REDIS_SCOPE", "https://elsewhere.example/.default"),
+            ["AADSTS500011", "REDIS_SCOPE"],
+        ),
+        (
+            "ManagedIdentityCredential",
+            ("AZURE_CLIENT_ID", OTHER),
+            ["status 400", "assign it"],
+        ),
+        (
+            "ManagedIdentityCredential",
+            ("IDENTITY_HEADER", "of-no-use"),
+            ["status 401", "IDENTITY_HEADER"],
+        ),
+    ] {
+        let variables = with(azure.environment(credential), &[more]);
+        says(&the_fault(&variables, "token", "failed").await, &parts);
+    }
+    azure.controls.set_entra(EntraFault::Status(503));
+    let busy = the_fault(
+        &azure.environment("EnvironmentCredential"),
+        "token",
+        "failed",
+    )
+    .await;
+    says(&busy, &["status 503"]);
+    azure.controls.set_entra(EntraFault::Garbage);
+    let garbage = the_fault(
+        &azure.environment("EnvironmentCredential"),
+        "token",
+        "failed",
+    )
+    .await;
+    says(&garbage, &["got no token", "port 443"]);
+    azure.controls.set_entra(EntraFault::None);
+    let away = with(
+        azure.environment("EnvironmentCredential"),
+        &[(
+            "AZURE_AUTHORITY_HOST",
+            &format!("https://localhost:{}/", free_port()),
+        )],
+    );
+    says(
+        &the_fault(&away, "token", "failed").await,
+        &["port 443", "AZURE_AUTHORITY_HOST"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it() {
+    let redis = RedisServer::start().await;
+    let azure = before(&redis).await;
+    azure.controls.set_redis(RedisFault::RefuseAuth);
+    let variables = azure.environment("ManagedIdentityCredential");
+    let (findings, _) = report(&variables).await;
+    let claims = findings.iter().find(|finding| finding["step"] == "claims");
+    let claims = claims.expect("it was taken")["found"].to_string();
+    let object_id = claims.split([' ', ',']).nth(2).expect("it is told");
+    let refused = the_fault(&variables, "sign_in", "failed").await;
+    let command = format!(
+        "--cluster-name localhost --database-name default --access-policy-assignment-name {} --access-policy-name default --object-id {object_id}",
+        object_id.replace('-', "")
+    );
+    says(
+        &refused,
+        &[
+            "WRONGPASS",
+            "az redisenterprise database access-policy-assignment create",
+            &command,
+        ],
+    );
+
+    azure.controls.set_redis(RedisFault::HangAuth);
+    let silent = with(variables, &[("REDIS_CONNECT_TIMEOUT", "500ms")]);
+    says(
+        &the_fault(&silent, "sign_in", "failed").await,
+        &["0.5", "state"],
+    );
+
+    () = ask(&redis, &["CONFIG", "SET", "requirepass", "the-right-one"]).await;
+    let key = |key| {
+        with(
+            plain(&redis.address()),
+            &[("REDIS_AUTH", "key"), ("REDIS_KEY", key)],
+        )
+    };
+    let wrong = the_fault(&key("of-no-use"), "sign_in", "failed").await;
+    says(&wrong, &["WRONGPASS", "REDIS_KEY", "REDIS_AUTH=entra"]);
+    assert!(report(&key("the-right-one")).await.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
+    let single = RedisServer::start().await;
+    let forced = with(
+        plain(&single.address()),
+        &[("REDIS_CLUSTERING_POLICY", "OSSCluster")],
+    );
+    let forced = the_fault(&forced, "clustering", "failed").await;
+    says(&forced, &["is no cluster", "unset REDIS_CLUSTERING_POLICY"]);
+
+    let azure = Azure::start(Options {
+        redis: Some(single.address()),
+        clustering_policy: emulator::ClusteringPolicy::EnterpriseCluster,
+        ..Options::default()
+    })
+    .await;
+    assert!(report(&azure.environment("EnvironmentCredential")).await.1);
+
+    () = ask(&single, &["ACL", "SETUSER", "default", "-cluster"]).await;
+    let not_allowed = the_fault(&plain(&single.address()), "clustering", "warned").await;
+    says(&not_allowed, &["NOPERM", "+cluster|slots"]);
+
+    let mut cluster = RedisCluster::start(3, 0).await;
+    let address = cluster.address(0);
+    let (findings, well) = report(&plain(&address)).await;
+    assert!(well, "{findings:#?}");
+    says(
+        &findings[8]["found"].to_string(),
+        &["CLUSTER SLOTS named 3 masters; all answer"],
+    );
+    cluster.pause(1);
+    let variables = with(plain(&address), &[("REDIS_CONNECT_TIMEOUT", "2s")]);
+    let silent = the_fault(&variables, "clustering", "failed").await;
+    says(
+        &silent,
+        &[&format!("127.0.0.1:{}: ", cluster.port(1)), "8500 to 8599"],
+    );
+    assert!(
+        !silent.contains(&format!(":{}: ", cluster.port(2))),
+        "{silent}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
+    let redis = RedisServer::start().await;
+    let variables = plain(&redis.address());
+    () = ask(&redis, &["ACL", "SETUSER", "default", "-set"]).await;
+    says(
+        &the_fault(&variables, "commands", "failed").await,
+        &["SET: ", "NOPERM", "+set", "~PreviousVisitTime*"],
+    );
+    () = ask(&redis, &["ACL", "SETUSER", "default", "+set", "-del"]).await;
+    says(
+        &the_fault(&variables, "commands", "warned").await,
+        &["DEL: ", "NOPERM", "+del"],
+    );
+    () = ask(&redis, &["ACL", "SETUSER", "default", "+del"]).await;
+    () = ask(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    says(
+        &the_fault(&variables, "commands", "failed").await,
+        &["OOM", "the cache is full"],
+    );
+    () = ask(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    () = ask(
+        &redis,
+        &["REPLICAOF", "127.0.0.1", &free_port().to_string()],
+    )
+    .await;
+    says(
+        &the_fault(&variables, "commands", "failed").await,
+        &["READONLY", "replica"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_begins_again_until_it_is_told_to_stop() {
+    let redis = RedisServer::start().await;
+    let mut child = command(&["doctor", "--watch", "--output", "json"])
+        .envs(plain(&redis.address()))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    let id = child.id().expect("it runs").to_string();
+    let output = child.stdout.take().expect("it is piped");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(output));
+    for _ in 0..2 {
+        let line = lines
+            .next_line()
+            .await
+            .expect("it is text")
+            .expect("one more");
+        let report: Value = serde_json::from_str(&line).expect("one document a line");
+        assert_eq!(report["well"], true);
+    }
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(told.expect("kill is everywhere").success());
+    let mut status = None;
+    eventually("it ends", async || {
+        status = child.try_wait().expect("it is ours");
+        status.is_some()
+    })
+    .await;
+    assert!(status.expect("it ended").success());
+}

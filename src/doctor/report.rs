@@ -260,3 +260,26 @@ impl fmt::Display for Report {
         f.write_str(&told.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_well_unless_a_step_failed_or_was_skipped() {
+        for (verdict, well) in [
+            (Verdict::passed(""), true),
+            (Verdict::warned("", "", ""), true),
+            (Verdict::not_applicable(""), true),
+            (Verdict::failed("", "", ""), false),
+            (Verdict::skipped(Step::Dns), false),
+        ] {
+            let findings = vec![
+                Finding::new(Step::Dns, Verdict::passed(""), None),
+                Finding::new(Step::Latency, verdict, None),
+            ];
+            let report = Report { findings };
+            assert_eq!(report.is_well(), well, "{report}");
+        }
+    }
+}

@@ -4,7 +4,12 @@
 //! once and waits for neither token nor Redis; every task has an owner here and ends before `run` returns; no wait is
 //! unbounded.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use axum::Router;
 use tokio::time::timeout;
@@ -171,6 +176,7 @@ impl App {
                 lifecycle: lifecycle.clone(),
                 redis,
                 metrics,
+                visits: AtomicU64::new(0),
                 log_filter,
             }),
             &Limits {

@@ -15,9 +15,10 @@ mod openapi;
 mod probes;
 mod sample;
 mod server;
+mod status;
 mod trace;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -46,6 +47,8 @@ pub struct Context {
     pub redis: Readiness,
     /// What was measured.
     pub metrics: Metrics,
+    /// Answers of `/sample` so far.
+    pub visits: AtomicU64,
     /// What is logged; `None` where somebody else's subscriber decides.
     pub log_filter: Option<LogFilter>,
 }
@@ -65,6 +68,7 @@ pub fn routers(
     separate_admin: bool,
     more: Router,
 ) -> Routers {
+    status::started();
     let lifecycle = context.lifecycle.clone();
     let mut documented = public_routes();
     if !separate_admin {
@@ -74,6 +78,7 @@ pub fn routers(
     let public = Router::from(public_routes())
         .with_state(context.clone())
         .merge(openapi::routes(document))
+        .merge(status::page())
         .merge(more);
     let public = layers::limited(public, limits);
     let admin = Router::from(admin_routes()).with_state(context.clone());
@@ -81,7 +86,10 @@ pub fn routers(
         Routers {
             public: layers::outer(public, &lifecycle),
             admin: Some(layers::outer(
-                admin.merge(Router::from(this_machines_routes()).with_state(context)),
+                admin
+                    .merge(status::page())
+                    .merge(Router::from(admin_only_routes()).with_state(context.clone()))
+                    .merge(Router::from(this_machines_routes()).with_state(context)),
                 &lifecycle,
             )),
         }
@@ -103,7 +111,14 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn public_routes() -> OpenApiRouter<Arc<Context>> {
     let (schemas, paths, sample) = routes!(sample::sample);
     let sample = sample.head(sample::refuse).fallback(sample::refuse);
-    OpenApiRouter::new().routes((schemas, paths, sample))
+    OpenApiRouter::new()
+        .routes((schemas, paths, sample))
+        .routes(routes!(status::status))
+}
+
+/// On the admin port only: the public one tells nobody who this is.
+fn admin_only_routes() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::new().routes(routes!(status::whole_status))
 }
 
 fn admin_routes() -> OpenApiRouter<Arc<Context>> {

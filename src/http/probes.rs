@@ -159,21 +159,25 @@ pub(super) async fn healthz() -> Response {
     )
 )]
 pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Response {
-    let checks = BTreeMap::from([
-        ("clustering", clustering(context.pool.clustering())),
-        ("lifecycle", lifecycle(context.lifecycle.phase())),
-        ("redis", redis(&context)),
-        ("token", token(context.pool.identity())),
-    ]);
-    let ready = checks
-        .values()
-        .all(|check| check.status != CheckStatus::Failed);
+    let (ready, checks) = checks(&context);
     let status = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let headers = [(header::CACHE_CONTROL, "no-store")];
     (status, headers, Json(Report { ready, checks })).into_response()
+}
+
+/// Whether traffic may come here, and what each check found.
+pub(super) fn checks(context: &Context) -> (bool, BTreeMap<&'static str, Check>) {
+    let checks = BTreeMap::from([
+        ("clustering", clustering(context.pool.clustering())),
+        ("lifecycle", lifecycle(context.lifecycle.phase())),
+        ("redis", redis(context)),
+        ("token", token(context.pool.identity())),
+    ]);
+    let failed = |check: &Check| check.status == CheckStatus::Failed;
+    (!checks.values().any(failed), checks)
 }
 
 fn lifecycle(phase: Phase) -> Check {

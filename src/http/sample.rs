@@ -2,7 +2,7 @@
 //!
 //! One atomic round trip: `SET key now GET` (Redis command SET) writes this visit and answers with the one before.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Extension, Json,
@@ -57,6 +57,7 @@ pub(super) async fn sample(State(context): State<Arc<Context>>, headers: HeaderM
             return Problem::from(&error).into_response();
         }
     };
+    context.visits.fetch_add(1, Ordering::Relaxed);
     // Whatever else stands under the key is shown as it is: the ASP.NET sample does the same.
     let previous = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let visit = PreviousVisit {

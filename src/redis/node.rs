@@ -96,6 +96,13 @@ impl Node {
         self.attention.notify_one();
     }
 
+    /// How many connections are open.
+    #[cfg(feature = "service")]
+    pub(super) fn open(&self) -> usize {
+        let open = self.open.load();
+        open.iter().filter(|one| one.is_open()).count()
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.open.load().iter().any(NodeConnection::is_open)
     }

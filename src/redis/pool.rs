@@ -309,6 +309,17 @@ impl Pool {
         Some(&self.0.site.settled.get()?.0)
     }
 
+    /// The nodes that commands go to, the endpoint or each of a cluster's masters, with their open connections.
+    #[cfg(feature = "service")]
+    pub(crate) fn nodes(&self) -> Vec<(Endpoint, usize)> {
+        let nodes = match self.0.site.settled.get() {
+            Some((_, Some(cluster))) => cluster.nodes(),
+            _ => vec![self.0.site.seed.clone()],
+        };
+        let told = nodes.iter().map(|node| (node.address.clone(), node.open()));
+        told.collect()
+    }
+
     /// How many connections there are.
     pub fn status(&self) -> Status {
         let (open, size) = self.0.census.count();

@@ -15,4 +15,5 @@ mod rotation;
 mod sample;
 mod secrets;
 mod start_stop;
+mod status;
 mod telemetry;

@@ -166,7 +166,10 @@ async fn swagger_ui_is_whole_without_the_internet_and_the_document_names_every_r
         .expect("paths")
         .keys()
         .collect();
-    assert_eq!(paths, ["/healthz", "/metrics", "/readyz", "/sample"]);
+    assert_eq!(
+        paths,
+        ["/healthz", "/metrics", "/readyz", "/sample", "/status.json"]
+    );
     let responses = &document["paths"]["/sample"]["get"]["responses"];
     assert!(responses["503"]["content"]["application/problem+json"].is_object());
 }

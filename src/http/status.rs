@@ -1,0 +1,171 @@
+//! `GET /`: a status page for a person, and `GET /status.json`, which it asks every two seconds.
+//!
+//! Page, style and script come from the binary and load nothing else; the policy that travels with them forbids all
+//! other. Identity, credential and nodes are told on the admin port alone: the public one is for everybody.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::{Instant, SystemTime},
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Context,
+    probes::{self, Check},
+};
+
+/// When the first context was made, as good as the process's start.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// How this replica is, without anything that names who it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    /// As `/readyz` has it.
+    ready: bool,
+    /// Each check by name, as `/readyz` has them.
+    checks: BTreeMap<&'static str, Check>,
+    /// How long the token held will live; 0 once it has ended, `null` without one.
+    token_expires_in_seconds: Option<u64>,
+    /// Connections to Redis that are open and signed in.
+    connections_open: usize,
+    /// Connections that there should be.
+    connections_wanted: usize,
+    /// Visits of `/sample` that this replica answered.
+    visits: u64,
+    uptime_seconds: u64,
+    version: &'static str,
+}
+
+/// The same, and who this replica is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WholeStatus {
+    #[serde(flatten)]
+    status: Status,
+    /// The credential in use, by Azure's name; `null` where the service signs in without a token.
+    credential: Option<&'static str>,
+    /// The object id that it signs in with; `null` before the first token.
+    object_id: Option<String>,
+    /// The endpoint, or each master of the cluster.
+    nodes: Vec<Node>,
+}
+
+/// A node of Redis.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Node {
+    address: String,
+    connections_open: usize,
+}
+
+/// Notes when the process started.
+pub(super) fn started() {
+    LazyLock::force(&STARTED);
+}
+
+impl Status {
+    fn now(context: &Context) -> Self {
+        let (ready, checks) = probes::checks(context);
+        let connections = context.pool.status();
+        let held = context.pool.identity().and_then(|identity| identity.held);
+        let left = held.map(|held| held.expires_at.duration_since(SystemTime::now()));
+        Self {
+            ready,
+            checks,
+            token_expires_in_seconds: left.map(|left| left.unwrap_or_default().as_secs()),
+            connections_open: connections.open,
+            connections_wanted: connections.size,
+            visits: context.visits.load(std::sync::atomic::Ordering::Relaxed),
+            uptime_seconds: STARTED.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// Status
+///
+/// What the page at `/` shows. On the admin port it also has `credential`, `objectId` and `nodes`.
+#[utoipa::path(
+    get,
+    path = "/status.json",
+    tag = "operations",
+    responses((status = 200, description = "How this replica is, well or not", body = Status))
+)]
+pub(super) async fn status(State(context): State<Arc<Context>>) -> Response {
+    answer(Json(Status::now(&context)))
+}
+
+/// Status
+///
+/// The same as on the public port, and who this replica is.
+#[utoipa::path(
+    get,
+    path = "/status.json",
+    tag = "operations",
+    responses((status = 200, description = "How this replica is, well or not", body = WholeStatus))
+)]
+pub(super) async fn whole_status(State(context): State<Arc<Context>>) -> Response {
+    let identity = context.pool.identity();
+    let nodes = context.pool.nodes().into_iter();
+    answer(Json(WholeStatus {
+        status: Status::now(&context),
+        credential: identity.as_ref().map(|identity| identity.credential),
+        object_id: identity.and_then(|identity| Some(identity.held?.username)),
+        nodes: nodes
+            .map(|(address, connections_open)| Node {
+                address: address.to_string(),
+                connections_open,
+            })
+            .collect(),
+    }))
+}
+
+fn answer(status: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], status).into_response()
+}
+
+/// The page with its style and script.
+pub(super) fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let file = |kind: &'static str, text: &'static str| {
+        get(async move || {
+            let headers = [
+                (header::CONTENT_TYPE, kind),
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (header::REFERRER_POLICY, "no-referrer"),
+                (header::CACHE_CONTROL, "no-cache"),
+            ];
+            (headers, text)
+        })
+    };
+    Router::new()
+        .route(
+            "/",
+            file("text/html; charset=utf-8", include_str!("status/page.html")),
+        )
+        .route(
+            "/status.css",
+            file("text/css; charset=utf-8", include_str!("status/status.css")),
+        )
+        .route(
+            "/status.js",
+            file(
+                "text/javascript; charset=utf-8",
+                include_str!("status/status.js"),
+            ),
+        )
+}

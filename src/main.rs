@@ -10,7 +10,7 @@ mod workbench;
 use std::{io::Write, net::IpAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use entra_redis::{
     app::{self, App},
     config::{self, Config, Environment, Http},
@@ -44,7 +44,7 @@ enum Command {
     Serve,
     /// Run the service with an emulated Entra ID and Redis on this machine; nothing else is needed
     #[cfg(feature = "emulator")]
-    Dev(workbench::Options),
+    Dev(workbench::DevOptions),
     /// Run the emulated Entra ID and Redis alone and print the variables that clients need
     #[cfg(feature = "emulator")]
     Emulate(workbench::EmulateOptions),
@@ -54,6 +54,11 @@ enum Command {
     Config,
     /// Print the OpenAPI document
     Openapi,
+    /// Print a shell's completions, such as for `source <(entra-redis completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     /// Ask /healthz of the service that runs with the same environment; for a container's HEALTHCHECK
     Healthcheck,
 }
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => return diagnosis::doctor(&environment, &options),
         Command::Config => print_config(&environment),
         Command::Openapi => print_document(),
+        Command::Completions { shell } => print_completions(shell),
         Command::Healthcheck => healthcheck(&environment),
     };
     match result {
@@ -167,6 +173,12 @@ fn print_config(environment: &Environment) -> anyhow::Result<()> {
 fn print_document() -> anyhow::Result<()> {
     let document = http::document().to_pretty_json();
     print(&document.context("cannot write the OpenAPI document")?)
+}
+
+fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "entra-redis", &mut script);
+    print(String::from_utf8(script)?.trim_end())
 }
 
 /// Prints to standard error, if anybody is there to read it.

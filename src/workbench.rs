@@ -9,17 +9,25 @@ use std::{
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use entra_redis::{
     app::App,
     config::{Config, Endpoint, Environment, Http},
-    emulator::{self, Emulator, FederatedCredential, KeySource},
+    emulator::{self, Controls, Emulator, FederatedCredential, KeySource},
     lifecycle,
 };
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{block_on, print, run};
+use crate::{block_on, complain, print, run};
+
+/// How often `dev` looks whether a token rotated.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Connections sign in again within 5 % of what is left of a token; with short tokens that is a moment.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 /// Options of both commands.
 #[derive(Args)]
@@ -60,6 +68,16 @@ struct Federated {
     /// The issuer's keys: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
     #[arg(long = "federated-keys", value_name = "FILE|URL", required = false)]
     keys: KeySource,
+}
+
+/// Options of `dev`.
+#[derive(Args)]
+pub(crate) struct DevOptions {
+    #[command(flatten)]
+    both: Options,
+    /// Open the status page in a browser
+    #[arg(long)]
+    open: bool,
 }
 
 /// Options of `emulate`.
@@ -128,10 +146,21 @@ pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> 
 }
 
 /// Runs emulator and service until told to stop.
-pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Result<()> {
+///
+/// For a person it is calm: requests, trouble, and one line for each rotation. RUST_LOG says otherwise, and so does
+/// LOG_FORMAT=json, which is for programs.
+pub(crate) fn dev(mut environment: Environment, options: DevOptions) -> anyhow::Result<()> {
+    let DevOptions {
+        both: options,
+        open,
+    } = options;
     environment.set_default("HOST", "127.0.0.1");
     environment.set_default("DRAIN_DELAY", "0s"); // no load balancer must notice
     environment.set_default("LOG_FORMAT", "text");
+    let is_for_a_person = environment.is("LOG_FORMAT", "text");
+    if is_for_a_person {
+        environment.set_default("RUST_LOG", "warn,access=info");
+    }
     let host = Http::new(&environment)?.public.ip();
     block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
@@ -163,27 +192,82 @@ pub(crate) fn dev(mut environment: Environment, options: Options) -> anyhow::Res
             let probes = app.admin_address().map_or(service.clone(), url);
             let behind = options.redis.as_deref().unwrap_or("a store in memory");
             let lifetime = options.token_lifetime.as_secs();
-            print(&format!(
-                "entra-redis dev: the service, Entra ID and Redis run in this process
+            let (bold, faint) = (Style::new().bold(), Style::new().dimmed());
+            show(&format!(
+                "{bold}entra-redis dev{bold:#}: the service, Entra ID and Redis run in this process
 
-  try        curl {service}/sample
+  try        {bold}curl {service}/sample{bold:#}
+  look       {bold}{service}/{bold:#}
   explore    {service}/swagger
   ready?     {probes}/readyz
   metrics    {probes}/metrics
-  Entra ID   {authority}  (emulated; tokens live {lifetime} s and rotate by themselves)
-  Redis      {redis_endpoint}  (emulated front with TLS and sign-in; behind it {behind})
+  Entra ID   {authority}  {faint}(emulated; tokens live {lifetime} s and rotate by themselves){faint:#}
+  Redis      {redis_endpoint}  {faint}(emulated front with TLS and sign-in; behind it {behind}){faint:#}
 
-Ctrl-C stops it.
+{faint}Ctrl-C stops it. `entra-redis emulate` runs Entra ID and Redis alone, for programs of your own.{faint:#}
 "
-            ))
+            ))?;
+            if open && let Err(error) = open::that_detached(format!("{service}/")) {
+                complain(&format!("entra-redis: cannot open a browser: {error}"));
+            }
+            Ok(())
         };
+        let controls = emulator.controls();
+        let telling =
+            is_for_a_person.then(|| tokio::spawn(tell_rotations(controls, options.token_lifetime)));
         let end = CancellationToken::new();
         let running = tokio::spawn(emulator.run(end.clone()));
         let result = run(config, announce, stop).await;
+        if let Some(telling) = telling {
+            telling.abort();
+        }
         end.cancel();
         running.await.context("the emulator failed")?;
         result
     })
+}
+
+/// One line for each token: how many connections signed in with it in place, as Redis' front counted.
+async fn tell_rotations(controls: Controls, lifetime: Duration) {
+    let mut told = controls.counts();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let now = controls.counts();
+        if now.auth_accepted == told.auth_accepted {
+            continue;
+        }
+        // Sign-ins are staggered: the line waits for the last.
+        let mut latest = now;
+        loop {
+            sleep(SETTLED_AFTER).await;
+            let now = controls.counts();
+            if now.auth_accepted == latest.auth_accepted {
+                break;
+            }
+            latest = now;
+        }
+        let signed_in = latest.auth_accepted - told.auth_accepted;
+        let opened = latest.connections_opened - told.connections_opened;
+        let style = AnsiColor::Cyan.on_default();
+        let line = format!(
+            "{style}token {}{style:#} lives {} s: {signed_in} sign-ins, {opened} connections opened",
+            latest.tokens_issued,
+            lifetime.as_secs()
+        );
+        if show(&line).is_err() {
+            return;
+        }
+        told = latest;
+    }
+}
+
+/// Prints with colours where there are any to be seen.
+fn show(text: &str) -> anyhow::Result<()> {
+    let text = match AutoStream::choice(&std::io::stdout()) {
+        ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
+        _ => text.to_owned(),
+    };
+    print(&text)
 }
 
 /// Where a person on this machine finds a listener.

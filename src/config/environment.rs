@@ -60,6 +60,11 @@ impl Environment {
         }
     }
 
+    /// Whether a variable has this value.
+    pub fn is(&self, name: &str, value: &str) -> bool {
+        self.values.get(name).is_some_and(|found| found == value)
+    }
+
     /// The value in force as one may show it: hidden where it is a secret, `None` where there is none.
     pub fn shown(&self, variable: &Variable) -> Option<&str> {
         match self.values.get(variable.name) {

@@ -125,3 +125,47 @@ async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
     service.ready().await;
     assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }
+
+/// For a person, `dev` says what happens to the token and is silent about the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_tells_each_rotation_in_one_line() {
+    let mut child = command(&["dev", "--token-lifetime", "2s"])
+        .env("PORT", "0")
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary was built");
+    let output = child.stdout.take().expect("it is piped");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(output));
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let line = lines.next_line().await.expect("it is text");
+        let line = line.expect("it runs");
+        assert!(
+            !line.contains('\u{1b}'),
+            "colours are for terminals: {line}"
+        );
+        assert!(!line.contains("INFO"), "{line}");
+        if line.starts_with("token ") {
+            told.push(line);
+        }
+    }
+    assert_eq!(
+        told[0],
+        "token 1 lives 2 s: 2 sign-ins, 2 connections opened"
+    );
+    assert!(told[2].ends_with(" 0 connections opened"), "{told:?}");
+}
+
+#[tokio::test]
+async fn completions_know_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = command(&["completions", shell]).output().await;
+        let output = output.expect("the binary was built");
+        assert!(output.status.success(), "{shell}");
+        let script = String::from_utf8(output.stdout).expect("it is text");
+        for name in ["serve", "dev", "emulate", "doctor", "healthcheck"] {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+}

@@ -314,6 +314,10 @@ pub struct Telemetry {
     pub metrics: Option<Otlp>,
     /// `OTEL_SERVICE_NAME`; `None` leaves it to `OTEL_RESOURCE_ATTRIBUTES` and the default.
     pub service_name: Option<String>,
+    /// Whether Container Apps runs this: it sets `CONTAINER_APP_REPLICA_NAME`.
+    pub on_container_apps: bool,
+    /// `CONTAINER_APP_REPLICA_NAME`, else `HOSTNAME`: which of several replicas this is.
+    pub instance: Option<String>,
     /// `OTEL_BSP_MAX_QUEUE_SIZE`.
     pub spans_waiting: usize,
     /// `OTEL_BLRP_MAX_QUEUE_SIZE`.

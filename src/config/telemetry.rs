@@ -20,6 +20,8 @@ struct TelemetryVariables {
     otel_sdk_disabled: Option<String>,
     otel_service_name: Option<String>,
     otel_resource_attributes: Option<String>,
+    container_app_replica_name: Option<String>,
+    hostname: Option<String>,
     otel_traces_sampler: Option<String>,
     otel_traces_sampler_arg: Option<String>,
     otel_bsp_schedule_delay: Option<String>,
@@ -127,6 +129,8 @@ pub(super) fn telemetry(
         logs,
         metrics,
         service_name: raw.otel_service_name,
+        on_container_apps: raw.container_app_replica_name.is_some(),
+        instance: raw.container_app_replica_name.or(raw.hostname),
         spans_waiting: parser.defaulted(
             "OTEL_BSP_MAX_QUEUE_SIZE",
             raw.otel_bsp_max_queue_size,

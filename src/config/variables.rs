@@ -232,6 +232,14 @@ pub(super) const VARIABLES: &[Variable] = &[
         "OTEL_RESOURCE_ATTRIBUTES",
         "further attributes of everything exported: name=value,name=value",
     ),
+    unset(
+        "CONTAINER_APP_REPLICA_NAME",
+        "service.instance.id of everything exported; set by Container Apps",
+    ),
+    unset(
+        "HOSTNAME",
+        "the same where that is unset; the pod's name, set by Kubernetes",
+    ),
     plain(
         "OTEL_TRACES_SAMPLER",
         "parentbased_always_on",

@@ -230,13 +230,22 @@ impl Exporters {
     }
 }
 
-/// What everything exported says of its origin. What the environment says wins.
+/// What everything exported says of its origin. What `OTEL_RESOURCE_ATTRIBUTES` says wins.
 fn resource(config: &config::Telemetry) -> Resource {
+    let mut attributes = vec![
+        KeyValue::new("service.name", SCOPE),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+    ];
+    // Without it the sums of several replicas would be one series that jumps between them.
+    if let Some(instance) = &config.instance {
+        attributes.push(KeyValue::new("service.instance.id", instance.clone()));
+    }
+    if config.on_container_apps {
+        attributes.push(KeyValue::new("cloud.provider", "azure"));
+        attributes.push(KeyValue::new("cloud.platform", "azure.container_apps"));
+    }
     let ours = Resource::builder_empty()
-        .with_attributes([
-            KeyValue::new("service.name", SCOPE),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        ])
+        .with_attributes(attributes)
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_detector(Box::new(EnvResourceDetector::new()));
     match &config.service_name {

@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod cluster;
 mod commands;
+mod container_apps;
 mod credentials;
 mod doctor;
 mod emulator;

@@ -76,6 +76,7 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
                     "OTEL_RESOURCE_ATTRIBUTES",
                     "team=cache,service.version=mine",
                 ),
+                ("HOSTNAME", "entra-redis-0"),
                 ("OTEL_BSP_SCHEDULE_DELAY", "3600000"), // only the end flushes
             ],
         )
@@ -163,11 +164,13 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
         for (name, value) in [
             ("service.name", "entra-redis"),
             ("service.version", "mine"),
+            ("service.instance.id", "entra-redis-0"),
             ("team", "cache"),
             ("telemetry.sdk.language", "rust"),
         ] {
             assert_eq!(attribute(&origin, name).as_deref(), Some(value), "{name}");
         }
+        assert_eq!(attribute(&origin, "cloud.platform"), None);
         for headers in &got.headers {
             assert_eq!(headers["x-tenant"], "mine own");
         }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -78,6 +79,8 @@ pub enum ClusteringPolicy {
 pub struct Options {
     /// The address all listeners are bound to.
     pub host: IpAddr,
+    /// The name by which clients on other machines reach it, such as a Kubernetes Service's; else this machine's own.
+    pub host_name: Option<String>,
     /// Port of the managed identity endpoints, http; 0 for any that is free.
     pub identity_port: u16,
     /// Port of the tenant's token endpoint, https; 0 for any that is free.
@@ -102,6 +105,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
+            host_name: None,
             identity_port: 0,
             authority_port: 0,
             redis_port: 0,
@@ -125,6 +129,7 @@ pub struct Emulator {
     nodes: UnboundedReceiver<NodeFront>,
     identity_endpoint: String,
     redis_endpoint: String,
+    certificate_authority: String,
     files: Files,
     /// Whether the assertions are the emulator's to write.
     own_issuer: bool,
@@ -140,7 +145,10 @@ impl Emulator {
         let (identity, identity_port) = listen(options.host, options.identity_port).await?;
         let (authority, authority_port) = listen(options.host, options.authority_port).await?;
         let (redis, redis_port) = listen(options.host, options.redis_port).await?;
-        let (address, name) = names(options.host);
+        let (address, name) = match options.host_name {
+            Some(name) => (name.clone(), name),
+            None => names(options.host),
+        };
 
         let certificates = Certificates::make(options.host, name.trim_matches(['[', ']']))?;
         let files = Files::write(&certificates)?;
@@ -189,6 +197,7 @@ impl Emulator {
             nodes: node_fronts,
             identity_endpoint: format!("http://{address}:{identity_port}/msi/token"),
             redis_endpoint: format!("{name}:{redis_port}"),
+            certificate_authority: certificates.authority_pem,
             files,
             own_issuer,
         })
@@ -229,7 +238,10 @@ impl Emulator {
     ///
     /// A dropped future ends everything too, without TLS' farewells.
     pub async fn run(self, shutdown: CancellationToken) {
-        let identities = entra::identities(Arc::clone(&self.tenant));
+        // Over http, for clients on other machines: there is nothing to trust before it is known.
+        let authority_pem = self.certificate_authority;
+        let identities = entra::identities(Arc::clone(&self.tenant))
+            .route("/ca.pem", get(async move || authority_pem));
         let authority = entra::authority(Arc::clone(&self.tenant));
         tokio::join!(
             accept(self.identity, &shutdown, |socket| {

@@ -85,7 +85,10 @@ pub(crate) struct DevOptions {
 pub(crate) struct EmulateOptions {
     #[command(flatten)]
     both: Options,
-    /// Port of the managed identity endpoint (http); 0 takes a free one
+    /// The name by which clients on other machines reach it, such as a Kubernetes Service's
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    host_name: Option<String>,
+    /// Port of the managed identity endpoint (http), which also serves /ca.pem; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     identity_port: u16,
     /// Port of the token endpoint (https); 0 takes a free one
@@ -101,6 +104,13 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(lifetime),
         Ok(_) => Err("expected at least 1s: tokens count whole seconds".to_owned()),
         Err(expected) => Err(format!("expected {expected}")),
+    }
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    match rustls::pki_types::DnsName::try_from(text) {
+        Ok(name) => Ok(name.to_lowercase_owned().as_ref().to_owned()),
+        Err(_) => Err("expected a host name, such as emulator.default.svc".to_owned()),
     }
 }
 
@@ -125,6 +135,7 @@ pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> 
             identity_port: options.identity_port,
             authority_port: options.authority_port,
             redis_port: options.redis_port,
+            host_name: options.host_name,
             ..options.both.emulator(host)
         })
         .await

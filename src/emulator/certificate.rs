@@ -39,9 +39,9 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes a new authority, a leaf for `localhost`, both loopback addresses and `host`, and one for `redis_name`, which
-    /// is an address where the endpoint handed out is one.
-    pub(super) fn make(host: IpAddr, redis_name: &str) -> Result<Self, Error> {
+    /// Makes a new authority, a leaf for `localhost`, both loopback addresses, `host` and `name`, and one for Redis, for
+    /// `name`, which is an address where the endpoint handed out is one.
+    pub(super) fn make(host: IpAddr, name: &str) -> Result<Self, Error> {
         let now = date_time_ymd(1970, 1, 1) + since_epoch();
 
         let mut params = CertificateParams::default();
@@ -56,12 +56,14 @@ impl Certificates {
         let issuer = Issuer::new(params, issuer_key);
 
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(Into::into).to_vec();
-        if !names.contains(&host.to_string()) {
-            names.push(host.to_string());
+        for name in [&host.to_string(), name] {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
         }
         let mut redis_names = vec!["localhost".to_owned()];
-        if redis_name != "localhost" {
-            redis_names.push(redis_name.to_owned());
+        if name != "localhost" {
+            redis_names.push(name.to_owned());
         }
 
         let server = |names, provider: CryptoProvider, versions| -> Result<_, Error> {

@@ -126,6 +126,66 @@ async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
     assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }
 
+/// Clients elsewhere know it by a name, and trust it by what it hands out.
+#[tokio::test]
+async fn emulate_is_reached_by_the_name_it_is_given() {
+    let name = "emulator.elsewhere.example";
+    let mut child = command(&["emulate", "--host-name", name])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary was built");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut pairs = std::collections::HashMap::new();
+    while pairs.len() < 12 {
+        let line = lines.next_line().await.expect("readable");
+        let line = line.expect("it goes on running");
+        let (name, value) = line.split_once('=').expect("NAME=value");
+        pairs.insert(name.to_owned(), value.to_owned());
+    }
+    let port = |variable: &str| {
+        let value = pairs[variable].trim_end_matches('/');
+        let (before, after) = value.split_once(name).expect("it has the name");
+        assert!(before.is_empty() || before.ends_with("//"), "{value}");
+        let port = after.trim_start_matches(':').split('/').next();
+        port.expect("a port").parse::<u16>().expect("a number")
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let here = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let client = reqwest::Client::builder().no_proxy();
+    let client = client
+        .resolve(name, here(port("IDENTITY_ENDPOINT")))
+        .build();
+    let ask = client.expect("nothing is special");
+    let ask = ask.get(format!(
+        "http://{name}:{}/ca.pem",
+        port("IDENTITY_ENDPOINT")
+    ));
+    let pem = ask.send().await.expect("it answers").bytes().await;
+    let pem = pem.expect("the body is whole");
+
+    let authority = reqwest::Certificate::from_pem(&pem).expect("it is a certificate");
+    for variable in ["AZURE_AUTHORITY_HOST", "REDIS_ENDPOINT"] {
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client
+            .tls_certs_only([authority.clone()])
+            .resolve(name, here(port(variable)))
+            .build()
+            .expect("nothing is special");
+        let asked = client.get(format!("https://{name}:{}/", port(variable)));
+        // Redis speaks no HTTP, but only after a good handshake.
+        match asked.send().await {
+            Ok(answer) => assert_eq!(answer.status(), 404),
+            Err(error) => assert!(!error.is_connect(), "{variable}: {error:?}"),
+        }
+    }
+    let refused = command(&["emulate", "--host-name", "http://x"])
+        .output()
+        .await;
+    let refused = refused.expect("the binary was built");
+    assert_eq!(refused.status.code(), Some(64));
+}
+
 /// For a person, `dev` says what happens to the token and is silent about the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_tells_each_rotation_in_one_line() {

@@ -299,7 +299,10 @@ AZURE_CLIENT_ID: managedIdentity.clientId
 {{- include "entra-redis.variable" (list "LOG_FORMAT" .Values.log.format) }}
 {{- include "entra-redis.variable" (list "RUST_LOG" .Values.log.level) }}
 {{- include "entra-redis.variable" (list "OTEL_SDK_DISABLED" .Values.otel.disabled) }}
+{{- /* otlp is the service's own default; said outright without an endpoint, it would be warned of as a slip. */}}
+{{- if ne .Values.otel.traces "otlp" }}
 {{- include "entra-redis.variable" (list "OTEL_TRACES_EXPORTER" .Values.otel.traces) }}
+{{- end }}
 {{- include "entra-redis.variable" (list "OTEL_LOGS_EXPORTER" .Values.otel.logs) }}
 {{- include "entra-redis.variable" (list "OTEL_METRICS_EXPORTER" .Values.otel.metrics) }}
 {{- include "entra-redis.variable" (list "OTEL_EXPORTER_OTLP_ENDPOINT" .Values.otel.endpoint) }}

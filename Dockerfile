@@ -8,8 +8,8 @@ FROM docker.io/library/rust:1.95-slim-trixie AS toolchain
 # Writes the list of crates into the binary, for scanners.
 RUN cargo install --locked --root /usr/local cargo-auditable@0.7.7
 WORKDIR /build
-# No path of the builder in the binary.
-ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=cargo --remap-path-prefix=/build=entra-redis"
+# Neither a path of the builder nor the time of the build (__TIME__ of C) in the binary, so that it can be built again.
+ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=cargo --remap-path-prefix=/build=entra-redis" SOURCE_DATE_EPOCH=0
 # Static, to run from scratch; relocations packed, which is a megabyte less to read at start.
 ENV STATIC="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 # glibc resolves names by itself, without loading anything, if it is told to use no more than these two.

@@ -1,9 +1,10 @@
 //! What is wrong with this deployment? The path of a request from its configuration to Redis, walked step by step.
 //!
 //! Each step has a limit and ends in one [`Outcome`]; what failed says what was met, what that means and what to do.
-//! `report` shows the findings, `network`, `identity` and `redis` hold the steps. What always holds: a step calls the
-//! service's own functions, so that what passes here works there; a step whose ground failed is skipped, so that one
-//! fault is told once; no token, key or assertion is in a finding; Redis is left as it was found.
+//! `report` shows the findings, `network`, `identity` and `redis` hold the steps, `service` asks the process that runs
+//! beside this one. What always holds: a step calls the service's own functions, so that what passes here works there; a
+//! step whose ground failed is skipped, so that one fault is told once; no token, key or assertion is in a finding;
+//! Redis is left as it was found.
 //!
 //! What does not belong here: mending anything, and a way to reach Azure or Redis that the service does not take.
 
@@ -11,6 +12,7 @@ mod identity;
 mod network;
 mod redis;
 mod report;
+mod service;
 
 use std::time::Instant;
 
@@ -18,7 +20,7 @@ use tokio::time::timeout;
 
 use self::report::Verdict;
 pub use self::report::{Finding, Outcome, Report, Step};
-use crate::config::{Auth, Config, Environment};
+use crate::config::{Auth, Config, Environment, Fault};
 
 /// What [`examine`] is doing.
 #[derive(Debug)]
@@ -41,21 +43,30 @@ pub async fn examine(
         report: Report::default(),
         progress,
     };
-    walk(environment, &mut notes).await;
+    if let Some(config) = notes
+        .step(Step::Configuration, async { configuration(environment) })
+        .await
+    {
+        walk(environment, &config, &mut notes).await;
+        let mended = notes.report.is_well();
+        let running = service::running(&config, mended);
+        notes.step(Step::Service, running).await;
+    } else {
+        notes.skip_from(Step::Dns, Step::Configuration);
+        notes.skip(Step::Service, Step::Configuration);
+    }
     notes.report
 }
 
-async fn walk(environment: &Environment, notes: &mut Notes<impl FnMut(Progress<'_>) + Send>) {
-    let configured = notes
-        .step(Step::Configuration, async { configuration(environment) })
-        .await;
-    let Some(config) = configured else {
-        return notes.skip_from(Step::Dns, Step::Configuration);
-    };
-
-    let reached = network(&config, notes).await;
+/// From the endpoint's name to the latency of a command.
+async fn walk(
+    environment: &Environment,
+    config: &Config,
+    notes: &mut Notes<impl FnMut(Progress<'_>) + Send>,
+) {
+    let reached = network(config, notes).await;
     let token = match config.redis.auth {
-        Auth::Entra => identity(environment, &config, notes).await,
+        Auth::Entra => identity(environment, config, notes).await,
         Auth::Key(_) | Auth::None => {
             for step in [Step::IdentityEnvironment, Step::Token, Step::Claims] {
                 let why = "REDIS_AUTH is not entra: the service signs in without a token";
@@ -64,28 +75,32 @@ async fn walk(environment: &Environment, notes: &mut Notes<impl FnMut(Progress<'
             Ok(None)
         }
     };
+    let ends = token
+        .as_ref()
+        .ok()
+        .and_then(|token| Some(token.as_ref()?.expires_at));
     let token = match (reached, token) {
         (Err(ground), _) | (Ok(()), Err(ground)) => return notes.skip_from(Step::SignIn, ground),
         (Ok(()), Ok(token)) => token,
     };
 
     let signed_in = notes
-        .step(Step::SignIn, redis::sign_in(&config, token))
+        .step(Step::SignIn, redis::sign_in(config, token))
         .await;
     let Some(pool) = signed_in else {
         return notes.skip_from(Step::Clustering, Step::SignIn);
     };
     match notes
-        .step(Step::Clustering, redis::clustering(&config, &pool))
+        .step(Step::Clustering, redis::clustering(config, &pool))
         .await
     {
         None => notes.skip_from(Step::Commands, Step::Clustering),
         Some(()) => match notes
-            .step(Step::Commands, redis::commands(&config, &pool))
+            .step(Step::Commands, redis::commands(config, &pool, ends))
             .await
         {
             None => notes.skip_from(Step::Latency, Step::Commands),
-            Some(()) => _ = notes.step(Step::Latency, redis::latency(&pool)).await,
+            Some(()) => _ = notes.step(Step::Latency, redis::latency(&pool, ends)).await,
         },
     }
     // The process ends soon; what is still open then ends with it.
@@ -96,7 +111,13 @@ fn configuration(environment: &Environment) -> (Verdict, Option<Config>) {
     match Config::new(environment) {
         Err(faults) => {
             let meaning = "the service does not start with these variables";
-            let mend = "set them as expected; `entra-redis config` lists all variables";
+            let missed = |fault: &Fault| {
+                fault.variable == "AZURE_FEDERATED_TOKEN_FILE" && fault.met.is_none()
+            };
+            let mend = match faults.faults().iter().any(missed) {
+                true => identity::LABEL_THE_POD,
+                false => "set them as expected; `entra-redis config` lists all variables",
+            };
             (Verdict::failed(faults, meaning, mend), None)
         }
         Ok(config) => {
@@ -199,10 +220,10 @@ impl<P: FnMut(Progress<'_>) + Send> Notes<P> {
         self.note(step, Verdict::skipped(ground));
     }
 
-    /// Skips this step and all that follow it.
+    /// Skips this step and all that follow it on the way to Redis.
     fn skip_from(&mut self, first: Step, ground: Step) {
         for step in Step::ALL {
-            if step >= first {
+            if (first..=Step::Latency).contains(&step) {
                 self.skip(step, ground);
             }
         }

@@ -9,6 +9,7 @@
 
 mod error;
 mod layers;
+pub mod local;
 mod log_level;
 mod metrics;
 mod openapi;

@@ -7,7 +7,7 @@ mod diagnosis;
 #[cfg(feature = "emulator")]
 mod workbench;
 
-use std::{io::Write, net::IpAddr, process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -16,20 +16,12 @@ use entra_redis::{
     config::{self, Config, Environment, Http},
     http, lifecycle, telemetry,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `EX_USAGE` of `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
-
-/// The running service answers `/healthz` at once or not at all.
-const HEALTHCHECK_LIMIT: Duration = Duration::from_secs(2);
 
 /// GET /sample from Azure Managed Redis, signed in with Microsoft Entra ID: no password, no access key.
 #[derive(Parser)]
@@ -202,26 +194,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn healthcheck(environment: &Environment) -> anyhow::Result<()> {
-    let http = Http::new(environment)?;
-    let mut address = http.admin.unwrap_or(http.public);
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip([127, 0, 0, 1].into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => {
-            address.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
-        }
-        _ => {}
-    }
-    // By hand: a client that could do more would read certificate authorities first, and fail where those are broken.
-    let ask = async {
-        let mut connection = TcpStream::connect(address).await?;
-        let request =
-            format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "it is not 200");
+    let listeners = Http::new(environment)?;
+    let address = http::local::address(&listeners);
+    block_on(async {
+        let (status, _) = http::local::get(address, "/healthz").await?;
+        anyhow::ensure!(status == 200, "it is {status}, not 200");
         Ok(())
-    };
-    block_on(async { timeout(HEALTHCHECK_LIMIT, ask).await? })
-        .with_context(|| format!("no good answer from http://{address}/healthz"))
+    })
+    .with_context(|| format!("no good answer from http://{address}/healthz"))
 }

@@ -65,6 +65,11 @@ pub(super) fn ip_address(text: &str) -> Result<std::net::IpAddr, Expected> {
         .map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::")
 }
 
+/// Whether it looks like a JSON Web Token (RFC 7519): three parts, the first an object in base64.
+pub(super) fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && text.split('.').count() == 3
+}
+
 /// `true` or `false`, in any letter case.
 pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     match text.to_ascii_lowercase().as_str() {

@@ -125,6 +125,14 @@ pub(super) fn redis(
             }
             Auth::Entra
         }
+        (AuthName::Key, Some(key)) if parse::is_token(key.expose()) => {
+            parser.fault(
+                "REDIS_KEY",
+                Some("a token".to_owned()),
+                "the cache's access key: a token ends within hours and nobody renews it here; unset REDIS_AUTH and REDIS_KEY, and the service gets its own",
+            );
+            Auth::None
+        }
         (AuthName::Key, Some(key)) => Auth::Key(key),
         (AuthName::Key, None) => {
             parser.fault(

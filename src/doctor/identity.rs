@@ -26,7 +26,7 @@ const REDIS_RESOURCES: [&str; 2] = [
     "acca5fbb-b7e4-4009-81f1-37e38fd66d78",
 ];
 
-const LABEL_THE_POD: &str = "give the pod the label azure.workload.identity/use: \"true\" and its service account the annotation azure.workload.identity/client-id, then make the pod anew: what existed before is not changed";
+pub(super) const LABEL_THE_POD: &str = "give the pod the label azure.workload.identity/use: \"true\" and its service account the annotation azure.workload.identity/client-id, then make the pod anew: what existed before is not changed";
 
 /// What the variables announce, and whether the files that they name can be used.
 pub(super) fn environment(
@@ -176,6 +176,12 @@ pub(super) async fn token(credential: &AzureCredential) -> (Verdict, Option<Acce
                 Error::Refused { mend, .. } => mend.unwrap_or(
                     "read what was answered above; compare AZURE_TENANT_ID, AZURE_CLIENT_ID and the identity in the portal",
                 ),
+                Error::Failed { credential: "AzureCliCredential", .. } => {
+                    "sign in with `az login`; in Azure itself use the identity of the platform: see AZURE_TOKEN_CREDENTIALS"
+                }
+                Error::Failed { credential: "AzureDeveloperCliCredential", .. } => {
+                    "sign in with `azd auth login`; in Azure itself use the identity of the platform: see AZURE_TOKEN_CREDENTIALS"
+                }
                 Error::TimedOut(_) | Error::Failed { .. } => {
                     "allow port 443 to the token endpoint out of this network (with managed identity the endpoint is on this machine), and see AZURE_AUTHORITY_HOST"
                 }
@@ -269,7 +275,7 @@ fn ends(claims: &Claims) -> String {
     }
 }
 
-fn minutes(left: Duration) -> String {
+pub(super) fn minutes(left: Duration) -> String {
     match left.as_secs() {
         short @ 0..120 => seconds(Duration::from_secs(short)),
         long => format!("{} min", long / 60),

@@ -205,7 +205,7 @@ fn explain(error: &ConnectError) -> (&'static str, &'static str) {
         ),
         _ => (
             "the connection ended during the handshake",
-            "check the port in REDIS_ENDPOINT, and whether something stands between: a proxy, a firewall",
+            "check the port in REDIS_ENDPOINT, and whether something stands between: a proxy, a firewall; a cache that has as many connections as it takes does so too (the metric Connected Clients)",
         ),
     }
 }

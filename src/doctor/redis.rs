@@ -1,6 +1,10 @@
 //! Redis itself, over the service's own pool: the sign-in, the clustering policy, the commands of `/sample`, the latency.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use redis::Cmd;
@@ -60,7 +64,7 @@ pub(super) async fn sign_in(
         }
     };
     let limit = config.redis.connect_timeout + LOOK_AGAIN_AFTER;
-    let error = settled(limit, async || {
+    let answer = settled(limit, async || {
         if pool.status().open > 0 {
             return Some(Ok(()));
         }
@@ -72,26 +76,54 @@ pub(super) async fn sign_in(
         }
     })
     .await;
-    match error {
+    // The pool may notice the silence a moment before this does.
+    match answer.filter(|answer| !answer.as_ref().is_err_and(is_silence)) {
         Some(Ok(())) => {
-            let found = match (&username, &config.redis.auth) {
-                (Some(username), _) => format!("Redis lets {username} in"),
-                (None, Auth::Key(_)) => "Redis takes the access key".to_owned(),
-                (None, _) => "Redis asks nobody who it is".to_owned(),
+            let verdict = match (&username, &config.redis.auth) {
+                (Some(username), _) => again(config, &pool, username).await,
+                (None, Auth::Key(_)) => Verdict::passed("Redis takes the access key"),
+                (None, _) => Verdict::passed("Redis asks nobody who it is"),
             };
-            (Verdict::passed(found), Some(pool))
+            let usable = (!verdict.is_failed()).then_some(pool);
+            (verdict, usable)
         }
         Some(Err(error)) => {
             let (meaning, mend) = explain_sign_in(config, &error, username.as_deref());
             (Verdict::failed(Chain(&error), meaning, mend), None)
         }
         None => {
-            let found = format!("no answer to AUTH within {}", seconds(limit));
+            let found = format!(
+                "no answer to AUTH within {}",
+                seconds(config.redis.connect_timeout)
+            );
             let meaning = "the cache accepts connections and says nothing: it is starting, scaling or in trouble";
             let mend = "look at the cache's state: `az redisenterprise show --query resourceState`";
             (Verdict::failed(found, meaning, mend), None)
         }
     }
+}
+
+/// Signs in once more on the same connection, as with each new token.
+async fn again(config: &Config, pool: &Pool, username: &str) -> Verdict {
+    let limit = config.redis.connect_timeout;
+    let Err(error) = pool.sign_in_again(limit).await else {
+        return Verdict::passed(format!(
+            "Redis lets {username} in, and again on the same connection"
+        ));
+    };
+    let answer = match &error {
+        Error::TimedOut(_) => format!("no answer to AUTH within {}", seconds(limit)),
+        error => Chain(error).to_string(),
+    };
+    Verdict::failed(
+        format!("Redis lets {username} in, and not again on the same connection: {answer}"),
+        "each connection would end with the token that it began with",
+        "connect to the cache itself: is there a proxy between that keeps AUTH for itself?",
+    )
+}
+
+fn is_silence(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(error) if matches!(**error, ConnectError::TimedOut { .. }))
 }
 
 fn is_of_the_policy(error: &ConnectError) -> bool {
@@ -102,14 +134,18 @@ fn is_of_the_policy(error: &ConnectError) -> bool {
 }
 
 fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (String, String) {
-    let code = match error {
+    let refusal = match error {
         Error::Unavailable(error) => match &**error {
-            ConnectError::SignIn { source, .. } => source.code(),
+            ConnectError::SignIn { source, .. } => Some(source),
             _ => None,
         },
         _ => None,
     };
-    match (code, username) {
+    match (refusal.and_then(Refusal::code), username) {
+        (Some("WRONGPASS"), Some(username)) if config.identity.username.is_some() => (
+            format!("Redis knows no user {username}, which is what REDIS_USERNAME says"),
+            "unset REDIS_USERNAME: Redis knows an identity by its object id, which claims above names; not by its client id".to_owned(),
+        ),
         (Some("WRONGPASS" | "NOAUTH" | "NOPERM"), Some(object_id)) => {
             let name = config.redis.endpoint.host().split('.').next();
             let assignment: String = object_id.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -125,15 +161,20 @@ fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (S
             "the cache wants another sign-in than REDIS_AUTH names".to_owned(),
             "check REDIS_KEY, and whether access keys are switched off (then REDIS_AUTH=entra)".to_owned(),
         ),
-        (Some("ERR"), None) if config.redis.auth != Auth::None => (
+        // So says a server that has none.
+        (Some("ERR"), None) if error_says(error, "without any password") => (
             "this server has no password".to_owned(),
             "set REDIS_AUTH=none, or name the cache that was meant".to_owned(),
         ),
         _ => (
-            "the cache ended the sign-in: it is starting, scaling, full of connections, or speaks no Redis".to_owned(),
-            "look at the cache's state and its number of connections; check the port in REDIS_ENDPOINT".to_owned(),
+            "the cache ended the sign-in: it has as many connections as it takes, is starting or scaling, or speaks no Redis".to_owned(),
+            "see who holds its connections (`CLIENT LIST`, the metric Connected Clients): a client that opens one for each token and closes none? Else look at the cache's state, and check the port in REDIS_ENDPOINT".to_owned(),
         ),
     }
+}
+
+fn error_says(error: &Error, words: &str) -> bool {
+    Chain(error).to_string().contains(words)
 }
 
 /// One endpoint or a cluster, and whether each master of a cluster answers.
@@ -201,7 +242,11 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
 }
 
 /// What the service does, on a key beside the sample's and in its slot.
-pub(super) async fn commands(config: &Config, pool: &Pool) -> (Verdict, Option<()>) {
+pub(super) async fn commands(
+    config: &Config,
+    pool: &Pool,
+    token_ends: Option<SystemTime>,
+) -> (Verdict, Option<()>) {
     let key = format!("{{{}}}:doctor", config.sample.key);
     let mut set = redis::cmd("SET");
     set.arg(&key)
@@ -225,6 +270,9 @@ pub(super) async fn commands(config: &Config, pool: &Pool) -> (Verdict, Option<(
             error => format!("{name}: {}", Chain(error)),
         };
         let is_refused = matches!(&error, Error::Command(error) if error.code() == Some("NOPERM"));
+        if let Some(verdict) = past_the_end(&found, token_ends) {
+            return (verdict, None);
+        }
         let (meaning, mend) = explain_command(config, name, &error);
         // The service itself sends neither to answer a request.
         if is_refused && matches!(*name, "PING" | "DEL" | "GET") {
@@ -236,6 +284,18 @@ pub(super) async fn commands(config: &Config, pool: &Pool) -> (Verdict, Option<(
         Verdict::passed("PING, SET, GET and DEL are answered"),
         Some(()),
     )
+}
+
+/// The doctor holds one token, and does not ask for another as the service does.
+fn past_the_end(found: &str, token_ends: Option<SystemTime>) -> Option<Verdict> {
+    let ended = token_ends.is_some_and(|ends| ends <= SystemTime::now());
+    ended.then(|| {
+        Verdict::failed(
+            found,
+            "the token ended on the way, and Redis closes a connection with the token that it is signed in with",
+            "the service signs in again long before; with tokens that live this short, see who issues them, and look again",
+        )
+    })
 }
 
 fn explain_command(config: &Config, name: &str, error: &Error) -> (String, String) {
@@ -261,6 +321,11 @@ fn explain_command(config: &Config, name: &str, error: &Error) -> (String, Strin
             "this is a replica: the cache is failing over, or the endpoint is a replica's",
             "name the cache's own endpoint in REDIS_ENDPOINT".to_owned(),
         ),
+        Some("BUSY") => (
+            "a script blocks the cache: all wait for it, AUTH with a new token too",
+            "end it (`SCRIPT KILL`), and let scripts do less; Redis' slow log names long commands"
+                .to_owned(),
+        ),
         Some("MISCONF") => (
             "the cache cannot persist and takes no writes",
             "look at the cache's persistence settings and disk".to_owned(),
@@ -282,7 +347,7 @@ fn explain_command(config: &Config, name: &str, error: &Error) -> (String, Strin
 }
 
 /// How long PING takes.
-pub(super) async fn latency(pool: &Pool) -> (Verdict, Option<()>) {
+pub(super) async fn latency(pool: &Pool, token_ends: Option<SystemTime>) -> (Verdict, Option<()>) {
     let ping = redis::cmd("PING");
     let mut taken = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
@@ -291,11 +356,14 @@ pub(super) async fn latency(pool: &Pool) -> (Verdict, Option<()>) {
             Ok(_) => {}
             Err(Error::Command(_)) => {} // a refusal took its time too
             Err(error) => {
-                let verdict = Verdict::failed(
-                    Chain(&error),
-                    "the cache answered a moment ago and does not now",
-                    "look at the cache's server load and events",
-                );
+                let verdict = past_the_end(&Chain(&error).to_string(), token_ends);
+                let verdict = verdict.unwrap_or_else(|| {
+                    Verdict::failed(
+                        Chain(&error),
+                        "the cache answered a moment ago and does not now",
+                        "look at the cache's server load and events",
+                    )
+                });
                 return (verdict, None);
             }
         }

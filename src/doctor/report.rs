@@ -32,11 +32,13 @@ pub enum Step {
     Commands,
     /// How long PING takes.
     Latency,
+    /// The service that runs on this machine with the same variables.
+    Service,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Configuration,
         Self::Dns,
         Self::Tcp,
@@ -48,6 +50,7 @@ impl Step {
         Self::Clustering,
         Self::Commands,
         Self::Latency,
+        Self::Service,
     ];
 }
 
@@ -65,6 +68,7 @@ impl fmt::Display for Step {
             Self::Clustering => "clustering policy",
             Self::Commands => "commands",
             Self::Latency => "latency",
+            Self::Service => "service here",
         })
     }
 }

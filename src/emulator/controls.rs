@@ -45,6 +45,8 @@ pub enum RedisFault {
     /// A sign-in is never answered. Replies keep their order, so neither is what its connection sends after it;
     /// connections that do not sign in go on.
     HangAuth,
+    /// The same where a connection is signed in already: each is let in, and its next sign-in is lost.
+    HangReauth,
     /// Connections are accepted and closed at once, before TLS; those already open go on.
     Refuse,
 }

@@ -295,6 +295,21 @@ impl Pool {
         })
     }
 
+    /// Signs in once more on an open connection to the endpoint, with the token held; for `doctor`. Without a token or an
+    /// open connection there is nothing to do.
+    #[cfg(feature = "service")]
+    pub(crate) async fn sign_in_again(&self, limit: Duration) -> Result<(), Error> {
+        let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
+        match (self.0.site.seed.pick(), token) {
+            (Some(connection), Some(token)) => {
+                connection
+                    .sign_in_again(&self.0.site.seed.address, &token, limit)
+                    .await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The masters that do not answer, each with the reason; for `doctor`.
     #[cfg(feature = "service")]
     pub(crate) async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {

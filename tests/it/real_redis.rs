@@ -17,7 +17,7 @@ use entra_redis::{
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-use crate::support::{Certificates, LIMIT, RedisServer, chain, eventually};
+use crate::support::{Certificates, Fault, LIMIT, Proxy, RedisServer, chain, eventually};
 
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -442,30 +442,8 @@ async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_falls_silent_is_replaced() {
     let redis = RedisServer::start().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
-    let port = listener.local_addr().expect("bound").port();
-    let address = redis.address();
-    let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let (mute, muted) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = tokio::net::TcpStream::connect(&address)
-                .await
-                .expect("it runs");
-            let (is_first, mut muted) = (first.swap(false, Ordering::SeqCst), muted.clone());
-            tokio::spawn(async move {
-                let muted = async { muted.wait_for(|muted| *muted).await.is_ok() };
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-                    _ = muted, if is_first => {}
-                }
-                let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
-            });
-        }
-    });
-    let builder = Pool::builder(endpoint(port))
+    let proxy = Proxy::before(&redis.address()).await;
+    let builder = Pool::builder(endpoint(proxy.port))
         .plain_text()
         .no_sign_in()
         .size(1);
@@ -477,7 +455,7 @@ async fn a_connection_that_falls_silent_is_replaced() {
     pool.query::<()>(&redis::cmd("PING"))
         .await
         .expect("it answers");
-    mute.send(true).expect("the proxy runs");
+    proxy.set(Fault::HalfOpen);
     let error = pool
         .query::<()>(&redis::cmd("PING"))
         .await
@@ -486,7 +464,14 @@ async fn a_connection_that_falls_silent_is_replaced() {
         matches!(error, entra_redis::redis::Error::TimedOut(_)),
         "{error:?}"
     );
-    eventually("a new connection answers", async || {
+    let silent = proxy.accepted();
+    eventually("another connection is opened", async || {
+        let _ = pool.query::<()>(&redis::cmd("PING")).await;
+        proxy.accepted() > silent
+    })
+    .await;
+    proxy.set(Fault::None);
+    eventually("it answers", async || {
         pool.query::<()>(&redis::cmd("PING")).await.is_ok()
     })
     .await;

@@ -2,6 +2,7 @@
 
 mod collector;
 mod load;
+mod proxy;
 mod redis_cluster;
 mod redis_server;
 mod service;
@@ -20,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) use self::{
     collector::{Collector, attribute, hexadecimal, text},
     load::Load,
+    proxy::{Fault, Proxy},
     redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,
     service::{Service, client, command, metric},

@@ -210,7 +210,12 @@ impl<'a> Gate<'a> {
     fn sign_in(&mut self, user: &[u8], token: &[u8]) -> SignIn {
         let controls = &self.front.controls;
         let fault = controls.redis();
-        if fault == RedisFault::HangAuth {
+        let hangs = match fault {
+            RedisFault::HangAuth => true,
+            RedisFault::HangReauth => self.signed_in.is_some(),
+            _ => false,
+        };
+        if hangs {
             self.hung = true;
             return SignIn::Unanswered;
         }

@@ -15,6 +15,10 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::super::instruments;
+#[cfg(feature = "service")]
+use super::{super::error::Error, reauth};
+#[cfg(feature = "service")]
+use crate::config::Endpoint;
 use crate::identity::Token;
 
 /// Commands that go unanswered for this long, with no answer between them, end their connection. Longer than a slow
@@ -213,6 +217,20 @@ impl NodeConnection {
             Err(error) => self.note(error),
         }
         result
+    }
+
+    /// Sends AUTH as with a new token, and waits as long as for a command.
+    #[cfg(feature = "service")]
+    pub(in crate::redis) async fn sign_in_again(
+        &self,
+        address: &Endpoint,
+        token: &Token,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        let auth = reauth::with_token(token);
+        let answer =
+            reauth::authenticate(self.session.clone(), address, &auth, "reauth", limit).await;
+        answer.map_err(Error::of)
     }
 
     /// Whoever sees the end of a connection marks it before it can ask for another: the driver's own mark may come

@@ -1,0 +1,190 @@
+//! A TCP proxy that makes faults, between the service and Redis or between the service and Entra ID.
+//!
+//! It knows bytes alone: what is in them goes through untouched, TLS included. A fault holds for the connections that are
+//! open and for those to come, until another takes its place; bytes that were held back then go on their way.
+
+#![expect(dead_code, reason = "more faults than the tests make so far")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What goes wrong on the way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    /// Each piece takes this much longer, in each direction.
+    Delay(Duration),
+    /// No more than this many bytes a second pass, in each direction.
+    Throttle(u32),
+    /// A connection ends in good order once this many further bytes of the server's have passed on it.
+    CutAfter(u64),
+    /// Nothing passes any more and nothing ends; connections are accepted. To the peers, all is sent and well.
+    BlackHole,
+    /// What the client sends reaches the server; its answers, and its end, reach nobody.
+    HalfOpen,
+    /// Whoever connects is sent a reset; connections that are open go on.
+    Refuse,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+struct Shared {
+    target: String,
+    fault: watch::Sender<Fault>,
+    /// Changes when all connections are to be reset.
+    reset: watch::Sender<()>,
+    accepted: AtomicU64,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes everything to `target`, `host:port`.
+    pub(crate) async fn before(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has free ports");
+        let port = listener.local_addr().expect("it is bound").port();
+        let shared = Arc::new(Shared {
+            target: target.to_owned(),
+            fault: watch::Sender::new(Fault::None),
+            reset: watch::Sender::default(),
+            accepted: AtomicU64::new(0),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(accept(listener, shared.clone())),
+        );
+        Self {
+            port,
+            shared,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.shared.fault.send_replace(fault);
+    }
+
+    /// Resets every connection at once, as a firewall does that has forgotten them.
+    pub(crate) fn reset_all(&self) {
+        self.shared.reset.send_replace(());
+    }
+
+    /// How many connections were accepted so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::Relaxed)
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        shared.accepted.fetch_add(1, Ordering::Relaxed);
+        if *shared.fault.borrow() == Fault::Refuse {
+            reset(&client);
+            continue;
+        }
+        while connections.try_join_next().is_some() {}
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let mut resets = shared.reset.subscribe();
+            let mut client = client;
+            let Ok(mut server) = TcpStream::connect(&shared.target).await else {
+                return reset(&client); // as if nobody listened here
+            };
+            let is_reset = {
+                let (from_client, to_client) = client.split();
+                let (from_server, to_server) = server.split();
+                let asked = pass(from_client, to_server, shared.fault.subscribe(), false);
+                let answered = pass(from_server, to_client, shared.fault.subscribe(), true);
+                tokio::select! {
+                    _ = async { tokio::join!(asked, answered) } => false,
+                    _ = resets.changed() => true,
+                }
+            };
+            if is_reset {
+                reset(&client);
+                reset(&server);
+            }
+        });
+    }
+}
+
+/// One direction of a connection, until its end.
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut fault: watch::Receiver<Fault>,
+    answers: bool,
+) {
+    let mut piece = vec![0; 16 * 1024];
+    let mut passed_since = (Fault::None, 0_u64);
+    'pieces: loop {
+        let mut length = from.read(&mut piece).await.unwrap_or(0);
+        // What is held back goes on when the fault is over.
+        let now = loop {
+            let now = *fault.borrow_and_update();
+            match now {
+                Fault::BlackHole => {}
+                Fault::HalfOpen if answers => {}
+                Fault::Delay(by) => {
+                    sleep(by).await;
+                    break now;
+                }
+                Fault::Throttle(bytes) => {
+                    sleep(Duration::from_secs_f64(length as f64 / f64::from(bytes))).await;
+                    break now;
+                }
+                _ => break now,
+            }
+            if fault.changed().await.is_err() {
+                break 'pieces;
+            }
+        };
+        if passed_since.0 != now {
+            passed_since = (now, 0);
+        }
+        let mut cut = false;
+        if let Fault::CutAfter(bytes) = now
+            && answers
+        {
+            let left = bytes.saturating_sub(passed_since.1);
+            cut = length as u64 >= left;
+            length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        passed_since.1 += length as u64;
+        if to.write_all(&piece[..length]).await.is_err() || length == 0 || cut {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     connection::NodeConnection,
     connector::{Access, Connector, Credentials},
-    maintainer::{Availability, Ending, Maintainer},
+    maintainer::{Availability, Ending, Maintainer, keep_in_use},
     manager::{Manager, Objects},
 };
 use super::{error::Error, instruments};
@@ -165,14 +165,17 @@ impl Nodes {
         let stop = self.stop.child_token();
         let guard = self.ended.clone().drop_guard();
         let cancelled = stop.clone();
+        let used = node.clone();
         self.access.tasks.spawn(async move {
             // In this order: first the maintainer ends, then what it published.
             let _ending = ending;
-            if cancelled
-                .run_until_cancelled(maintainer.run())
-                .await
-                .is_none()
-            {
+            let kept = async {
+                tokio::select! {
+                    () = maintainer.run() => {}
+                    () = keep_in_use(&used) => {}
+                }
+            };
+            if cancelled.run_until_cancelled(kept).await.is_none() {
                 guard.disarm();
             }
         });

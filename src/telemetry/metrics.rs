@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use metrics_process::Collector;
+use tokio::runtime::Handle;
 
 use super::{
     Telemetry,
@@ -18,6 +19,9 @@ const BUILD_INFO: &str = "entra_redis_build_info";
 
 /// How often recorded values are folded into histograms: between scrapes they wait in memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// As the crate tokio-metrics names it: what is leaked by a service that spawns tasks shows here first.
+const LIVE_TASKS: &str = "tokio_live_tasks_count";
 
 const LINES_DROPPED: &str = "entra_redis_log_lines_dropped_total";
 
@@ -84,6 +88,7 @@ impl Metrics {
             Unit::Count,
             "Always 1; the labels say which build runs"
         );
+        describe_gauge!(LIVE_TASKS, Unit::Count, "Tasks that have not ended");
         describe_counter!(
             LINES_DROPPED,
             Unit::Count,
@@ -120,5 +125,9 @@ impl Metrics {
     fn look(&self) {
         self.process.collect();
         counter!(LINES_DROPPED).absolute(lines::dropped());
+        if let Ok(runtime) = Handle::try_current() {
+            #[expect(clippy::cast_precision_loss, reason = "tasks are counted in thousands")]
+            gauge!(LIVE_TASKS).set(runtime.metrics().num_alive_tasks() as f64);
+        }
     }
 }

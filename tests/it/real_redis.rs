@@ -476,3 +476,59 @@ async fn a_connection_that_falls_silent_is_replaced() {
     })
     .await;
 }
+
+/// A pool that nobody uses, while an hour passes: its PINGs count as use, where Azure closes what was idle for 10 minutes.
+#[tokio::test]
+async fn an_idle_connection_is_used_within_the_idle_limit() {
+    let redis = RedisServer::start().await;
+    let builder = Pool::builder(endpoint(redis.port)).plain_text();
+    let pool = builder.no_sign_in().size(2).build().expect("no TLS");
+    pool.opened().await;
+    eventually("both are open", async || pool.status().open == 2).await;
+    let mut admin = redis.admin().await;
+    let mut pings = async || {
+        let info = redis::cmd("INFO").arg("commandstats").to_owned();
+        let info: String = info.query_async(&mut admin).await.expect("INFO");
+        let line = info.lines().find(|line| line.starts_with("cmdstat_ping:"));
+        line.map_or(0, |line| {
+            let calls = line.split(['=', ',']).nth(1).expect("calls come first");
+            calls.parse::<u32>().expect("it is a number")
+        })
+    };
+    let before = pings().await;
+    for minute in 1..=60 {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::resume();
+        let expected = before + 2 * minute;
+        eventually("each is asked", async || pings().await >= expected).await;
+    }
+    assert_eq!(pings().await, before + 120, "once a minute, and no more");
+    pool.close().await;
+}
+
+/// Nobody asks, the peer is gone and the kernel's probes are answered: still it is found and replaced.
+#[tokio::test]
+async fn an_idle_connection_that_falls_silent_is_replaced() {
+    let redis = RedisServer::start().await;
+    let proxy = Proxy::before(&redis.address()).await;
+    let builder = Pool::builder(endpoint(proxy.port)).plain_text();
+    let pool = builder.no_sign_in().size(1).build().expect("no TLS");
+    pool.opened().await;
+    proxy.set(Fault::HalfOpen);
+    let silent = proxy.accepted();
+    let mut seconds = 0;
+    while proxy.accepted() == silent {
+        seconds += 1;
+        assert!(seconds < 120, "nobody has noticed");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        sleep(Duration::from_millis(10)).await;
+    }
+    proxy.set(Fault::None);
+    eventually("it answers", async || {
+        pool.query::<()>(&redis::cmd("PING")).await.is_ok()
+    })
+    .await;
+}

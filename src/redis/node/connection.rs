@@ -138,7 +138,7 @@ impl Life {
     }
 
     pub(super) fn answered(&self) {
-        if self.is_silent.load(Ordering::Relaxed) {
+        if self.is_silent() {
             *lock(&self.silent_since) = None;
             self.is_silent.store(false, Ordering::Relaxed);
         }
@@ -153,6 +153,11 @@ impl Life {
         if now.duration_since(since) >= LONGEST_SILENCE {
             self.close(Closing::Lost);
         }
+    }
+
+    /// Whether it owes an answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -3,6 +3,8 @@
 //! It holds deadpool's objects for as long as their connections live and shares clones of them. So a caller never
 //! waits for a connection to be opened while another one is open, and a storm of callers opens nothing: Azure limits
 //! the rate of new connections.
+//!
+//! Beside it, [`keep_in_use`] sends what keeps idle connections open.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,7 +12,8 @@ use std::{
 };
 
 use deadpool::managed::PoolError;
-use tokio::time::{Instant, sleep_until};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::{
@@ -29,6 +32,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A connection that ends sooner after it was opened was of no use, such as one to a load balancer with nothing behind
 /// it: the second in a row counts as a failed attempt, so that the next waits.
 const SHORT_LIFE: Duration = Duration::from_millis(100);
+
+/// Azure closes connections that were idle for 10 minutes, its load balancers forget them after 4 by default, and neither
+/// counts the kernel's probes as use in every case: a PING does.
+const PING_EVERY: Duration = Duration::from_secs(60);
+/// The same while a connection owes an answer, so that one whose peer is gone is found without a caller's help.
+const PING_SILENT_EVERY: Duration = Duration::from_secs(5);
 
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
@@ -206,6 +215,22 @@ impl Failures {
 
     fn retry_now(&mut self) {
         self.next = Some(Instant::now());
+    }
+}
+
+/// Sends PING on each open connection now and then, for ever; what comes of it is noted as for any command.
+pub(super) async fn keep_in_use(node: &Node) {
+    let ping = redis::cmd("PING");
+    let mut pause = PING_EVERY;
+    loop {
+        sleep(pause).await;
+        let mut open = node.open.load().to_vec();
+        join_all(open.iter_mut().map(|connection| connection.send(&ping))).await;
+        let is_owed = |connection: &NodeConnection| connection.life.is_silent();
+        pause = match open.iter().any(is_owed) {
+            true => PING_SILENT_EVERY,
+            false => PING_EVERY,
+        };
     }
 }
 

@@ -15,6 +15,7 @@ mod real_redis;
 mod rotation;
 mod sample;
 mod secrets;
+mod soak;
 mod start_stop;
 mod status;
 mod telemetry;

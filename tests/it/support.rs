@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     collector::{Collector, attribute, hexadecimal, text},
-    load::Load,
+    load::{Failure, Load, Record},
     proxy::{Fault, Proxy},
     redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,

@@ -1,4 +1,4 @@
-//! Requests without a pause, counted.
+//! Requests without a pause, or at a pace, counted.
 
 use std::{
     collections::BTreeMap,
@@ -6,9 +6,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::task::JoinSet;
+use hdrhistogram::Histogram;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 /// Workers that ask one URL again and again, each on a connection of its own.
 pub(crate) struct Load {
@@ -16,19 +21,47 @@ pub(crate) struct Load {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+/// A request that was not answered 200.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) began: Instant,
+    /// 0 where there was no answer.
+    pub(crate) status: u16,
+    /// The answer, or what came in its place.
+    pub(crate) met: String,
+}
+
+/// What became of a [`Load`].
+pub(crate) struct Record {
+    pub(crate) good: u64,
+    pub(crate) failures: Vec<Failure>,
+    /// How long the good ones took, in microseconds.
+    pub(crate) durations: Histogram<u64>,
+}
+
 struct Shared {
     stop: AtomicBool,
     /// Whether the server may stop listening.
     may_end: AtomicBool,
     good: AtomicU64,
-    /// Failures by what was met.
-    failures: Mutex<BTreeMap<String, u64>>,
+    failures: Mutex<Vec<Failure>>,
+    durations: Mutex<Histogram<u64>>,
 }
 
 impl Load {
     pub(crate) fn start(url: &str, workers: usize) -> Self {
-        let shared = Arc::<Shared>::default();
+        Self::paced(url, workers, Duration::ZERO)
+    }
+
+    /// Each worker waits this long before its next request.
+    pub(crate) fn paced(url: &str, workers: usize, pause: Duration) -> Self {
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            may_end: AtomicBool::new(false),
+            good: AtomicU64::new(0),
+            failures: Mutex::default(),
+            durations: Mutex::new(Histogram::new(3).expect("three digits are allowed")),
+        });
         let mut load = Self {
             workers: JoinSet::new(),
             shared: shared.clone(),
@@ -44,13 +77,14 @@ impl Load {
             load.workers.spawn(async move {
                 while !shared.stop.load(Ordering::Relaxed) {
                     let request = request.try_clone().expect("it has no body");
+                    let began = Instant::now();
                     let met = match client.execute(request).await {
                         Ok(response) => {
-                            let status = response.status();
+                            let status = response.status().as_u16();
                             match response.text().await {
                                 Ok(_) if status == 200 => None,
-                                Ok(body) => Some(format!("{status}: {body}")),
-                                Err(error) => Some(format!("{status}, cut off: {error:?}")),
+                                Ok(body) => Some((status, body)),
+                                Err(error) => Some((status, format!("cut off: {error:?}"))),
                             }
                         }
                         // Nobody listens any more: this was no accepted request.
@@ -59,16 +93,11 @@ impl Load {
                         {
                             return;
                         }
-                        Err(error) => Some(format!("{error:?}")),
+                        Err(error) => Some((0, format!("{error:?}"))),
                     };
-                    match met {
-                        None => {
-                            shared.good.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Some(met) => {
-                            let mut failures = shared.failures.lock().expect("no panic while held");
-                            *failures.entry(met).or_default() += 1;
-                        }
+                    shared.note(began, met);
+                    if !pause.is_zero() {
+                        sleep(pause).await;
                     }
                 }
             });
@@ -87,10 +116,42 @@ impl Load {
     }
 
     /// Ends it: good answers, and failures by what was met.
-    pub(crate) async fn stop(mut self) -> (u64, BTreeMap<String, u64>) {
+    pub(crate) async fn stop(self) -> (u64, BTreeMap<String, u64>) {
+        let record = self.end().await;
+        let mut failures = BTreeMap::new();
+        for failure in record.failures {
+            let met = format!("{}: {}", failure.status, failure.met);
+            *failures.entry(met).or_default() += 1;
+        }
+        (record.good, failures)
+    }
+
+    /// Ends it and tells everything.
+    pub(crate) async fn end(mut self) -> Record {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.workers.join_next().await.is_some() {}
-        let failures = self.shared.failures.lock().expect("no panic while held");
-        (self.good(), failures.clone())
+        let lock = "no panic while held";
+        Record {
+            good: self.good(),
+            failures: self.shared.failures.lock().expect(lock).clone(),
+            durations: self.shared.durations.lock().expect(lock).clone(),
+        }
+    }
+}
+
+impl Shared {
+    fn note(&self, began: Instant, met: Option<(u16, String)>) {
+        match met {
+            None => {
+                self.good.fetch_add(1, Ordering::Relaxed);
+                let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let mut durations = self.durations.lock().expect("no panic while held");
+                durations.record(took).expect("it resizes itself");
+            }
+            Some((status, met)) => {
+                let mut failures = self.failures.lock().expect("no panic while held");
+                failures.push(Failure { began, status, met });
+            }
+        }
     }
 }

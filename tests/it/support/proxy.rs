@@ -3,8 +3,6 @@
 //! It knows bytes alone: what is in them goes through untouched, TLS included. A fault holds for the connections that are
 //! open and for those to come, until another takes its place; bytes that were held back then go on their way.
 
-#![expect(dead_code, reason = "more faults than the tests make so far")]
-
 use std::{
     sync::{
         Arc,

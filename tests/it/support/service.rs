@@ -187,8 +187,14 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(std::env::vars_os().filter(|(name, _)| is_of_the_clock(name)))
         .stdin(Stdio::null());
     command
+}
+
+/// The variables of libfaketime, under whose clock all processes of a test are, or none.
+fn is_of_the_clock(name: &std::ffi::OsStr) -> bool {
+    name == "LD_PRELOAD" || name.as_encoded_bytes().starts_with(b"FAKETIME")
 }
 
 /// An HTTP client without proxies.

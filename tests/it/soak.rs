@@ -1,0 +1,259 @@
+//! The promise over time: the service under load while its world breaks, and through thousands of rotations.
+//!
+//! Both are run by `tests/soak`, which says how long, and print one table. `disturbances` holds what is broken, `watch`
+//! what is looked at meanwhile. What one fault does to callers is not shown here but in the other modules.
+
+mod disturbances;
+mod watch;
+
+use std::{collections::BTreeMap, env, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use self::{
+    disturbances::{Disturbance, World},
+    watch::{Sample, Table, Watch},
+};
+use crate::support::{Azure, Failure, Load, Service};
+
+/// Callers, and how long each waits between two requests: the machine is shared with all that is watched.
+const CALLERS: usize = 16;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A request's whole deadline (`REQUEST_TIMEOUT`), with what a busy machine adds.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// What is left of a token at least when the next fault is made, so that a hiccup of Entra ID does not outlast it.
+const ENOUGH_LEFT: Duration = Duration::from_secs(4);
+
+/// Service must resume within this time of the end of whatever kept it from Redis or from a token.
+const RESUMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Faults drawn at random. Harmless ones cost no request; while Redis or its tokens are out of reach, callers are told so
+/// in time, and served again within 5 s.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "tests/soak runs it"]
+async fn nothing_is_lost_while_faults_come_at_random() {
+    let length = Duration::from_secs(number("SOAK_SECONDS").expect("tests/soak sets it"));
+    let seed = number("SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!(
+        "seed {seed}: run it again with `tests/soak {}s --seed {seed}`",
+        length.as_secs()
+    );
+    let mut random = fastrand::Rng::with_seed(seed);
+
+    let mut world = World::new().await;
+    let service = Service::start(&[], world.environment()).await;
+    service.ready().await;
+    let alive = Load::paced(&service.url("/healthz"), 1, Duration::from_millis(20));
+    let load = Load::paced(&service.url("/sample"), CALLERS, PAUSE);
+    settled(&service, ENOUGH_LEFT, RESUMES_WITHIN).await;
+    let watch = Watch::start(service.url("/metrics"), Duration::from_secs(1));
+
+    let start = Instant::now();
+    let mut entries: Vec<Entry> = Vec::new();
+    while start.elapsed() < length {
+        let disturbance = *random.choice(&Disturbance::ALL).expect("there are some");
+        let began = Instant::now();
+        world.make(disturbance, &mut random).await;
+        let over = Instant::now();
+        let resumed = settled(&service, ENOUGH_LEFT, RESUMES_WITHIN).await;
+        println!(
+            "{:7.1} s  {} for {:.1} s, all well {:.1} s later",
+            (began - start).as_secs_f64(),
+            disturbance.name(),
+            (over - began).as_secs_f64(),
+            resumed.as_secs_f64()
+        );
+        entries.push(Entry {
+            disturbance,
+            began,
+            ended: over + resumed,
+        });
+        sleep(Duration::from_millis(random.u64(200..1500))).await;
+    }
+    let elapsed = start.elapsed();
+    let samples = watch.end().await;
+    settled(&service, ENOUGH_LEFT, RESUMES_WITHIN).await;
+    let first = *samples.first().expect("it looked");
+    let last = Sample::of(&service.text("/metrics").await);
+    let record = load.end().await;
+    let pulse = alive.end().await;
+
+    let mut told = BTreeMap::<String, u64>::new();
+    let mut lost = Vec::new();
+    for failure in &record.failures {
+        let outage = entries.iter().find(|entry| entry.excuses(failure));
+        match (failure.status, outage) {
+            (503 | 504, Some(entry)) => {
+                let cause = format!("{}: {}", failure.status, entry.disturbance.name());
+                *told.entry(cause).or_default() += 1;
+            }
+            _ => lost.push(failure),
+        }
+    }
+    let outages = entries.iter().filter(|entry| entry.disturbance.is_outage());
+    let mut table = Table::new()
+        .row("length", format!("{:.0} s", elapsed.as_secs_f64()))
+        .row(
+            "faults, outages among them",
+            format!("{}, {}", entries.len(), outages.count()),
+        )
+        .row("requests answered 200", record.good)
+        .row("requests lost", lost.len());
+    for (cause, count) in told {
+        table = table.row(cause, count);
+    }
+    let table = table
+        .row(
+            "/healthz answered 200, and not",
+            format!("{}, {}", pulse.good, pulse.failures.len()),
+        )
+        .common(&first, &last, &record, 1);
+    println!("\n{table}");
+
+    let some = &lost[..lost.len().min(5)];
+    assert!(lost.is_empty(), "{some:#?}, log:\n{}", service.log());
+    assert!(pulse.failures.is_empty(), "{:?}", pulse.failures);
+    assert!(!service.log().contains("panicked"), "{}", service.log());
+    assert!(record.good > 10 * length.as_secs(), "{}", record.good);
+    // What a fault made is gone with it.
+    assert!(last.tasks <= first.tasks + 4.0, "{first:?} {last:?}");
+    assert!(
+        last.descriptors <= first.descriptors + 4.0,
+        "{first:?} {last:?}"
+    );
+}
+
+/// One disturbance, from its beginning until all was well again.
+struct Entry {
+    disturbance: Disturbance,
+    began: Instant,
+    ended: Instant,
+}
+
+impl Entry {
+    /// Whether the request may have met an outage: it began in it, or so long before that its deadline fell into it.
+    fn excuses(&self, failure: &Failure) -> bool {
+        self.disturbance.is_outage()
+            && failure.began < self.ended
+            && failure.began + DEADLINE > self.began
+    }
+}
+
+/// Rotations under load: none costs a request, a connection or memory. `tests/soak` has the clock run faster.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "tests/soak runs it"]
+async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
+    let wanted = number("SOAK_ROTATIONS").expect("tests/soak sets it");
+    #[expect(clippy::cast_precision_loss, reason = "they are some ten thousand")]
+    let wanted = wanted as f64;
+    let speed = number("SOAK_SPEED").unwrap_or(1);
+    let azure = Azure::with_lifetime(10).await;
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    // Limits are of the fast clock, too, and this machine is not faster with it.
+    for (name, seconds) in [
+        ("REQUEST_TIMEOUT", 3),
+        ("REDIS_COMMAND_TIMEOUT", 1),
+        ("REDIS_CONNECT_TIMEOUT", 5),
+    ] {
+        environment.push((name.to_owned(), format!("{}s", seconds * speed)));
+    }
+    environment.push((
+        "RUST_LOG".to_owned(),
+        "warn,entra_redis::app=info".to_owned(),
+    ));
+    let service = Service::start(&[], environment).await;
+    service.ready().await;
+    let speed_up = |time: Duration| time * u32::try_from(speed).expect("it is some tens");
+    let load = Load::paced(&service.url("/sample"), CALLERS, speed_up(PAUSE));
+    let watch = Watch::start(service.url("/metrics"), Duration::from_millis(250 * speed));
+    settled(&service, Duration::ZERO, speed_up(RESUMES_WITHIN)).await;
+    let first = Sample::of(&service.text("/metrics").await);
+    let mut told = 0.0;
+    loop {
+        sleep(speed_up(Duration::from_secs(1))).await;
+        let now = watch.latest().expect("it has looked");
+        let done = now.rotations - first.rotations;
+        if done >= told + wanted / 20.0 {
+            told = done;
+            println!("{done} of {wanted} rotations, {} requests", load.good());
+        }
+        if done >= wanted {
+            break;
+        }
+    }
+    let samples = watch.end().await;
+    settled(&service, Duration::ZERO, speed_up(RESUMES_WITHIN)).await;
+    let last = Sample::of(&service.text("/metrics").await);
+    let record = load.end().await;
+
+    let wanted = 2.0 * (last.rotations - first.rotations);
+    let signed_in = last.accepted - first.accepted;
+    let flat = |what: fn(&Sample) -> f64| (tenth(&samples, 2, what), tenth(&samples, 10, what));
+    let kept = [
+        ("resident memory", flat(|sample| sample.resident)),
+        ("file descriptors", flat(|sample| sample.descriptors)),
+        ("tasks", flat(|sample| sample.tasks)),
+    ];
+    let mut table = Table::new()
+        .row("requests answered 200", record.good)
+        .row("requests failed", record.failures.len())
+        .row(
+            "re-AUTHs accepted of rotations × connections",
+            format!(
+                "{signed_in} of {wanted}: {:.2} %",
+                100.0 * signed_in / wanted
+            ),
+        );
+    for (what, (second, last)) in kept {
+        let share = format!("{:+.1} %", 100.0 * (last / second - 1.0));
+        table = table.row(format!("{what}: last tenth against second"), share);
+    }
+    println!("\n{}", table.common(&first, &last, &record, speed));
+
+    let some = &record.failures[..record.failures.len().min(5)];
+    assert!(some.is_empty(), "{some:#?}, log:\n{}", service.log());
+    assert!(
+        signed_in <= wanted && signed_in >= 0.99 * wanted,
+        "{signed_in} of {wanted}"
+    );
+    assert_eq!((last.opened, last.closed), (2.0, 0.0));
+    assert_eq!(last.token, last.signed_in, "all are on the newest token");
+    assert!(samples.len() >= 20, "{} are too few", samples.len());
+    for (what, (second, last)) in kept {
+        let grown = format!("{what}: {second} in the second tenth, {last} in the last");
+        assert!(last <= 1.05 * second, "{grown}");
+    }
+    assert!(!service.log().contains("panicked"), "{}", service.log());
+}
+
+/// The mean in one of ten parts.
+fn tenth(samples: &[Sample], number: usize, what: fn(&Sample) -> f64) -> f64 {
+    let length = samples.len() / 10;
+    let part = &samples[(number - 1) * length..number * length];
+    #[expect(clippy::cast_precision_loss, reason = "they are a few thousand")]
+    let count = part.len() as f64;
+    part.iter().map(what).sum::<f64>() / count
+}
+
+/// Waits until the service answers, all its connections are open and on the newest token, and that has this much left;
+/// tells how long that took.
+async fn settled(service: &Service, left: Duration, limit: Duration) -> Duration {
+    let start = Instant::now();
+    loop {
+        let answers = service.get("/sample").await.status() == 200;
+        let now = Sample::of(&service.text("/metrics").await);
+        let took = start.elapsed();
+        if answers && now.is_well(left) {
+            return took;
+        }
+        assert!(took < limit, "{now:?}, log:\n{}", service.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}

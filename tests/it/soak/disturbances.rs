@@ -145,6 +145,8 @@ impl World {
                 _ => {}
             }
         }
+        // A sign-in that is lost just before Redis is back must be given up in time to resume within 5 s.
+        pairs.push(("REDIS_CONNECT_TIMEOUT".to_owned(), "2s".to_owned()));
         pairs.push(("RUST_LOG".to_owned(), "info,access=off".to_owned()));
         pairs
     }

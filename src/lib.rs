@@ -26,6 +26,7 @@ pub mod config;
 pub mod doctor;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod file;
 #[cfg(feature = "service")]
 pub mod http;
 pub mod identity;

@@ -6,9 +6,13 @@
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use rustls_native_certs::{CertificateResult, ErrorKind};
 
-use crate::config::Roots;
+use crate::{config::Roots, file};
 
 /// Why no trust could be set up.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +58,12 @@ pub fn client_config(roots: &Roots, additional: Option<&Path>) -> Result<ClientC
         }
         (file, directory) => {
             for path in [file, directory].into_iter().flatten() {
-                let from = path.is_dir();
-                let certificates = load(
-                    (!from).then_some(path.as_path()),
-                    from.then_some(path.as_path()),
-                )?;
-                store.add_parsable_certificates(certificates);
+                store.add_parsable_certificates(load(path)?);
             }
         }
     }
     if let Some(path) = additional {
-        for certificate in load(Some(path), None)? {
+        for certificate in load(path)? {
             store.add(certificate)?;
         }
     }
@@ -79,18 +78,41 @@ pub fn client_config(roots: &Roots, additional: Option<&Path>) -> Result<ClientC
 }
 
 /// Certificates of one file or one directory.
-fn load(
-    file: Option<&Path>,
-    directory: Option<&Path>,
-) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let path = || file.or(directory).unwrap_or(Path::new("")).to_owned();
-    let mut found = rustls_native_certs::load_certs_from_paths(file, directory);
+fn load(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let mut found = match path.is_dir() {
+        true => rustls_native_certs::load_certs_from_paths(None, Some(path)),
+        false => load_file(path),
+    };
+    let path = path.to_owned();
     match (found.certs.is_empty(), found.errors.pop()) {
         (false, _) => Ok(found.certs),
-        (true, Some(source)) => Err(Error::Unreadable {
-            path: path(),
-            source,
-        }),
-        (true, None) => Err(Error::NoCertificate { path: path() }),
+        (true, Some(source)) => Err(Error::Unreadable { path, source }),
+        (true, None) => Err(Error::NoCertificate { path }),
     }
+}
+
+/// As rustls-native-certs would, but for a file without an end.
+fn load_file(path: &Path) -> CertificateResult {
+    let mut found = CertificateResult::default();
+    let mut fail = |kind| {
+        let context = "failed to read PEM file";
+        found
+            .errors
+            .push(rustls_native_certs::Error { context, kind });
+    };
+    match file::read(path) {
+        Err(inner) => fail(ErrorKind::Io {
+            inner,
+            path: path.to_owned(),
+        }),
+        Ok(bytes) => {
+            for certificate in CertificateDer::pem_slice_iter(&bytes) {
+                match certificate {
+                    Ok(certificate) => found.certs.push(certificate),
+                    Err(error) => fail(ErrorKind::Pem(error)),
+                }
+            }
+        }
+    }
+    found
 }

@@ -116,21 +116,47 @@ pub(super) fn choice<T: Copy>(
 /// An address that tokens may be asked from: https, as azure_identity demands.
 pub(super) fn authority(text: &str) -> Result<String, Expected> {
     let expected = "an https URL such as https://login.microsoftonline.com/";
-    let url = azure_core::http::Url::parse(text).map_err(|_| expected)?;
-    if url.scheme() != "https" || url.host_str().is_none() {
-        return Err(expected);
+    match !text.contains('?') && is_url(text, &["https"])? {
+        true => Ok(text.to_owned()),
+        false => Err(expected),
     }
-    Ok(text.to_owned())
 }
 
 /// A collector of telemetry.
 pub(super) fn collector(text: &str) -> Result<String, Expected> {
-    let expected = "an http:// or https:// URL such as http://collector:4318";
-    let url = azure_core::http::Url::parse(text).map_err(|_| expected)?;
-    match matches!(url.scheme(), "http" | "https") && url.host_str().is_some() {
+    match is_url(text, &["http", "https"])? {
         true => Ok(text.to_owned()),
-        false => Err(expected),
+        false => Err("an http:// or https:// URL such as http://collector:4318"),
     }
+}
+
+/// A collector of all signals, each of which adds a path of its own.
+pub(super) fn collector_of_all(text: &str) -> Result<String, Expected> {
+    match text.contains('?') {
+        true => Err("a URL without a query, such as http://collector:4318"),
+        false => collector(text),
+    }
+}
+
+/// Whether this is an address that everything it is given to reads alike, as it stands: the libraries differ in what they
+/// encode, mend or refuse. A URL is shown in logs and by `config`, so that it must not hold a password.
+fn is_url(text: &str, schemes: &[&str]) -> Result<bool, Expected> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(false);
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("a URL without user and password");
+    }
+    let is_of_a_url = |c: char| c.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(c);
+    let is_port = |port: &str| port.parse().is_ok_and(|port: u16| port != 0);
+    Ok(schemes
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(scheme))
+        && rest.chars().all(is_of_a_url)
+        && split_port(authority)
+            .is_some_and(|(host, port)| is_host(host) && port.is_none_or(is_port))
+        && azure_core::http::Url::parse(text).is_ok())
 }
 
 /// A time as OpenTelemetry's variables have it.
@@ -206,7 +232,8 @@ pub(super) fn guid(text: &str) -> Result<String, Expected> {
 /// A PEM file of certificate authorities.
 pub(super) fn certificates(text: &str) -> Result<PathBuf, Expected> {
     let path = PathBuf::from(text);
-    let bytes = std::fs::read(&path).map_err(|_| "the path of a file that can be read")?;
+    let bytes = crate::file::read(&path)
+        .map_err(|_| "the path of a file of at most 4 MiB that can be read")?;
     let mut store = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let added = certificate.ok().map(|certificate| store.add(certificate));

@@ -81,7 +81,7 @@ pub(super) fn telemetry(
         endpoint: parser.optional(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             environment.value("OTEL_EXPORTER_OTLP_ENDPOINT"),
-            parse::collector,
+            parse::collector_of_all,
         ),
         protocol: parser.defaulted(
             "OTEL_EXPORTER_OTLP_PROTOCOL",

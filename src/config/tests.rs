@@ -221,7 +221,19 @@ fn what_the_sdk_would_pass_over_is_a_fault() {
         ("OTEL_SDK_DISABLED", "yes"),
         ("OTEL_TRACES_EXPORTER", "jaeger"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http:collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317?a=b"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:99999"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://two words:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector/{id}"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", " http://collector"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a:b@collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector/#a"),
+        ("AZURE_AUTHORITY_HOST", "https://a:b@login.example"),
+        ("AZURE_AUTHORITY_HOST", "https://login.example?a=b"),
+        ("REDIS_CA_FILE", "/dev/zero"),
+        ("SSL_CERT_FILE", "/dev/zero"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "udp"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
@@ -256,11 +268,42 @@ mod properties {
             Just("https://login.microsoftonline.com/".to_owned()),
             Just("WorkloadIdentityCredential".to_owned()),
             "[0-9]{1,30}(ms|s|m|)",
+            url(),
+            "/dev/(null|zero|urandom)",
         ]
     }
 
+    fn url() -> impl Strategy<Value = String> {
+        "(https?|HTTPS|grpc|)(://|:/|:|//)[a-z.-]{0,9}(\\[::1\\])?(:[0-9]{0,6})?[ -~]{0,12}"
+    }
+
+    /// A password where one may stand: in a URL, or in what the portal calls a connection string.
+    fn with_password(marker: &str) -> impl Strategy<Value = String> + use<> {
+        let in_url =
+            format!("(https?|rediss?|grpc)://[a-z]{{0,5}}:{marker}@[a-z]{{1,9}}(:[0-9]{{1,5}})?/?");
+        let in_string = format!(
+            "[a-z]{{1,9}}\\.redis\\.azure\\.net:10000,(password|Password)={marker},ssl=True"
+        );
+        let like = |form: &str| prop::string::string_regex(form).expect("it is an expression");
+        prop_oneof![like(&in_url), like(&in_string)]
+    }
+
+    /// What the program may show of this environment, whatever it is asked for.
+    fn all_that_is_shown(environment: &Environment) -> String {
+        let shown = Config::variables()
+            .iter()
+            .map(|variable| environment.shown(variable));
+        let table: Vec<_> = shown.map(Option::unwrap_or_default).collect();
+        let told = match Config::new(environment) {
+            Ok(config) => format!("{config:?} {:?}", config.warnings),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        format!("{} {told}", table.join(" "))
+    }
+
     proptest! {
-        /// No environment whatsoever makes it panic, and what stands in a secret's variable is nowhere shown.
+        /// No environment whatsoever makes it panic, each fault names its variable, and what stands in a secret's
+        /// variable is nowhere shown.
         #[test]
         fn any_environment_is_answered_without_its_secrets(
             values in prop::collection::vec((0..VARIABLES.len(), value()), 0..12),
@@ -274,17 +317,49 @@ mod properties {
                     false => value,
                 });
             }
-            let shown = match Config::new(&environment) {
-                Ok(config) => format!("{config:?}"),
-                Err(error) => {
-                    prop_assert!(!error.faults().is_empty());
-                    format!("{error} {error:?}")
+            if let Err(error) = Config::new(&environment) {
+                prop_assert!(!error.faults().is_empty());
+                for (fault, line) in error.faults().iter().zip(error.to_string().lines()) {
+                    prop_assert!(known(fault.variable).is_some() && !fault.expected.is_empty());
+                    prop_assert!(line.starts_with(&format!("{}: ", fault.variable)), "{}", line);
                 }
-            };
-            prop_assert!(!shown.contains(&marker), "{shown}");
-            for variable in VARIABLES {
-                let shown = environment.shown(variable).unwrap_or_default();
-                prop_assert!(!shown.contains(&marker), "{}", variable.name);
+                prop_assert_eq!(error.to_string().lines().count(), error.faults().len());
+            }
+            let shown = all_that_is_shown(&environment);
+            prop_assert!(!shown.contains(&marker), "{}", shown);
+        }
+
+        #[test]
+        fn a_password_in_an_address_is_refused_and_not_repeated(
+            (marker, value) in "[a-z]{12}".prop_flat_map(|marker| (Just(marker.clone()), with_password(&marker))),
+        ) {
+            let addresses = VARIABLES.iter().map(|variable| variable.name).filter(|name| {
+                name.ends_with("_ENDPOINT") || *name == "AZURE_AUTHORITY_HOST"
+            });
+            for name in addresses {
+                let mut environment = Environment::from_iter([(name, value.as_str())]);
+                environment.set_default("REDIS_ENDPOINT", "localhost:1");
+                let shown = all_that_is_shown(&environment);
+                prop_assert!(!shown.contains(&marker), "{}: {}", name, shown);
+                // azure_identity reads that one itself.
+                if name != "IDENTITY_ENDPOINT" {
+                    let error = Config::new(&environment).expect_err(name);
+                    prop_assert_eq!(error.faults()[0].variable, name);
+                }
+            }
+        }
+
+        /// Else it would be a failure later, in whichever exporter or credential takes it.
+        #[cfg(feature = "service")]
+        #[test]
+        fn a_url_that_is_taken_is_one_for_every_library(text in url()) {
+            for taken in [parse::collector(&text), parse::collector_of_all(&text), parse::authority(&text)] {
+                let Ok(taken) = taken else { continue };
+                let url = reqwest::Url::parse(&taken).expect("reqwest takes it");
+                let uri: axum::http::Uri = taken.parse().expect("tonic takes it");
+                prop_assert_eq!(uri.scheme_str(), Some(url.scheme()));
+                prop_assert!(uri.host().is_some_and(|host| !host.is_empty()));
+                prop_assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
             }
         }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{network::seconds, report::Verdict};
 use crate::{
     config::{Config, CredentialName, Environment, Identity, IdentityEndpoint},
+    file,
     identity::{
         AccessToken, AzureCredential, Error, SKEW_TOLERATED, TokenSource,
         claims::{self, Claims},
@@ -110,8 +111,8 @@ fn whose(identity: &Identity) -> String {
 /// The service account's token that is exchanged for one of Entra ID's.
 fn assertion(path: &Path) -> Verdict {
     let shown = path.display();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match file::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => {
             return Verdict::failed(
                 format!("cannot read the federated token file {shown}: {error}"),

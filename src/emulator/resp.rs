@@ -87,11 +87,8 @@ pub(super) fn command(
 }
 
 fn inline(input: &[u8], arguments: &mut Vec<Range<usize>>) -> Result<Option<usize>, ProtocolError> {
-    let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
-        return match input.len() > MAX_INLINE {
-            true => Err(ProtocolError::InlineTooLong),
-            false => Ok(None),
-        };
+    let Some(end) = line_end(input, b'\n', ProtocolError::InlineTooLong)? else {
+        return Ok(None);
     };
     let mut start = 0;
     for word in input[..end].split(u8::is_ascii_whitespace) {
@@ -110,16 +107,23 @@ fn number(
     too_long: ProtocolError,
 ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
     let line = &input[start..];
-    let Some(end) = line.iter().position(|&byte| byte == b'\r') else {
-        return match line.len() > MAX_INLINE {
-            true => Err(too_long),
-            false => Ok(None),
-        };
-    };
-    if line.len() < end + 2 {
-        return Ok(None);
+    match line_end(line, b'\r', too_long)? {
+        Some(end) if line.len() >= end + 2 => Ok(Some((integer_of(&line[..end]), start + end + 2))),
+        _ => Ok(None),
     }
-    Ok(Some((integer_of(&line[..end]), start + end + 2)))
+}
+
+/// Where the line ends. Its length is judged the same whether its end has come or not.
+fn line_end(
+    line: &[u8],
+    last: u8,
+    too_long: ProtocolError,
+) -> Result<Option<usize>, ProtocolError> {
+    let end = line.iter().position(|&byte| byte == last);
+    match end.unwrap_or(line.len()) > MAX_INLINE {
+        true => Err(too_long),
+        false => Ok(end),
+    }
 }
 
 /// Reads an integer as Redis does: only in the one form it would itself write.
@@ -301,5 +305,127 @@ mod tests {
         let refused = |words: &[&[u8]]| Hello::read(words).err().unwrap_or_default();
         assert!(refused(&[b"HELLO", b"4"]).starts_with("NOPROTO"));
         assert!(refused(&[b"HELLO", b"3", b"AUTH", b"u"]).ends_with("option 'AUTH'"));
+    }
+
+    #[test]
+    fn a_line_is_too_long_wherever_it_is_cut() {
+        for (line, end, error) in [
+            ("", "\n", ProtocolError::InlineTooLong),
+            ("*", "\r\n", ProtocolError::CountTooLong),
+            ("*1\r\n$", "\r\n", ProtocolError::BulkCountTooLong),
+        ] {
+            let longest = format!("{line}{}", "1".repeat(MAX_INLINE));
+            assert_eq!(parse(longest.as_bytes()), Ok(None), "{error}");
+            for more in ["1", &format!("1{end}"), &format!("11{end}")] {
+                let input = format!("{longest}{more}");
+                assert_eq!(parse(input.as_bytes()).as_ref(), Err(&error));
+            }
+        }
+    }
+
+    mod properties {
+        use proptest::{collection::vec, prelude::*, string::string_regex};
+
+        use super::*;
+
+        fn written(arguments: &[Vec<u8>]) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            array(&mut bytes, arguments.len());
+            for argument in arguments {
+                bulk(&mut bytes, argument);
+            }
+            bytes
+        }
+
+        /// What clients send, rightly, almost rightly, and not at all.
+        fn input() -> impl Strategy<Value = Vec<u8>> {
+            let counts =
+                "(-?[0-9]{0,4}|9223372036854775807|-9223372036854775808|18446744073709551616)";
+            let like = |form: &str| {
+                let form =
+                    string_regex(&form.replace("COUNT", counts)).expect("it is an expression");
+                form.prop_map(String::into_bytes)
+            };
+            let piece = prop_oneof![
+                vec(vec(any::<u8>(), 0..20), 0..4).prop_map(|arguments| written(&arguments)),
+                like("[*$]COUNT\r\n"),
+                like("[*$:]COUNT[\r\n]{0,3}"),
+                like("[ -~]{0,20}\r?\n"),
+                vec(any::<u8>(), 0..20),
+                (MAX_INLINE - 2..MAX_INLINE + 3).prop_map(|length| vec![b'1'; length]),
+            ];
+            vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+        }
+
+        proptest! {
+            #[test]
+            fn a_command_is_read_as_it_was_written(
+                arguments in vec(vec(any::<u8>(), 0..40), 0..10),
+                more in vec(any::<u8>(), 0..20),
+            ) {
+                let mut bytes = written(&arguments);
+                let length = bytes.len();
+                bytes.extend_from_slice(&more);
+                let (read, parts) = parse(&bytes).expect("it is right").expect("it is whole");
+                prop_assert_eq!(read, length);
+                prop_assert_eq!(parts, arguments);
+            }
+
+            /// A part of the input is not judged yet, or judged as the whole is.
+            #[test]
+            fn the_verdict_is_the_same_wherever_the_input_is_cut(
+                input in input(),
+                cuts in vec(any::<prop::sample::Index>(), 16),
+                signed_in in any::<bool>(),
+            ) {
+                let (mut whole, mut part) = (Vec::new(), Vec::new());
+                let verdict = command(&input, signed_in, &mut whole);
+                prop_assert!(whole.len() <= input.len());
+                for cut in cuts.iter().map(|cut| cut.index(input.len() + 1)).chain(0..input.len().min(64)) {
+                    match command(&input[..cut], signed_in, &mut part) {
+                        Ok(None) => prop_assert!(
+                            !matches!(verdict, Ok(Some(length)) if length <= cut), "cut at {}", cut
+                        ),
+                        judged => {
+                            prop_assert_eq!(&judged, &verdict, "cut at {}", cut);
+                            if judged.is_ok() {
+                                prop_assert_eq!(&part, &whole);
+                            }
+                        }
+                    }
+                }
+            }
+
+            #[test]
+            fn an_integer_is_read_in_the_one_form_it_has(number in any::<i64>(), text in "[-+0-9 a]{0,22}") {
+                prop_assert_eq!(integer_of(number.to_string().as_bytes()), Some(number));
+                if let Some(number) = integer_of(text.as_bytes()) {
+                    prop_assert_eq!(number.to_string(), text);
+                }
+            }
+
+            #[test]
+            fn any_hello_is_read_or_refused_without_its_token(
+                words in vec(prop_oneof!["AUTH|auth|SETNAME|[0-9]{1,2}|[a-z]{0,8}", Just("hush-hush".to_owned())], 0..9),
+            ) {
+                let mut arguments: Vec<&[u8]> = vec![b"HELLO", b"3", b"AUTH", b"user", b"hush-hush"];
+                arguments.extend(words.iter().map(String::as_bytes));
+                match Hello::read(&arguments) {
+                    Ok(hello) => {
+                        prop_assert!(hello.user_and_token.is_some());
+                        let rest = hello.without_sign_in();
+                        let again = Hello::read(&rest).ok().expect("it is one");
+                        prop_assert!(again.user_and_token.is_none());
+                        prop_assert_eq!((again.version, again.name), (hello.version, hello.name));
+                    }
+                    // An option's name may be anything, the value of a right one is not repeated.
+                    Err(text) => {
+                        let secret = "hush-hush";
+                        let is_name = words.iter().any(|word| word == secret);
+                        prop_assert!(is_name || !text.contains(secret), "{}", text);
+                    }
+                }
+            }
+        }
     }
 }

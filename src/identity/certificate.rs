@@ -24,7 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::{file, secret::Secret};
 
 /// Entra ID accepts assertions of up to 10 minutes; each is used once, at once.
 const ASSERTION_LIFE: Duration = Duration::from_secs(10 * 60);
@@ -65,7 +65,7 @@ pub(super) struct ClientCertificate {
 impl ClientCertificate {
     /// Reads PEM (certificate and key in any order; the key plain or encrypted) or PFX.
     pub(super) fn read(path: &Path, password: Option<&Secret>) -> Result<Self, CertificateError> {
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(CertificateError::Unreadable)?);
+        let bytes = Zeroizing::new(file::read(path).map_err(CertificateError::Unreadable)?);
         let password = password.map_or("", Secret::expose);
         match std::str::from_utf8(&bytes) {
             Ok(text) if text.contains("-----BEGIN") => Self::from_pem(text, password),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::source::Error;
 
@@ -14,7 +14,9 @@ use super::source::Error;
 #[derive(Deserialize)]
 pub(crate) struct Claims {
     pub(crate) oid: Option<String>,
+    #[serde(default, deserialize_with = "seconds")]
     pub(crate) exp: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
     pub(crate) nbf: Option<u64>,
     // What only `doctor` shows.
     #[cfg(feature = "service")]
@@ -61,6 +63,13 @@ pub(crate) fn read(token: &str) -> Result<Claims, Error> {
         .decode(payload.trim_end_matches('='))
         .map_err(|_| Error::NotAJwt)?;
     serde_json::from_slice(&payload).map_err(|_| Error::NotAJwt)
+}
+
+/// A NumericDate: RFC 7519 allows fractions of a second, and MSAL for Python sends them in assertions.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    // The conversion saturates: what no clock reaches stays out of reach.
+    let seconds = Option::<f64>::deserialize(deserializer)?;
+    Ok(seconds.map(|seconds| seconds as u64))
 }
 
 /// The object id (`oid` claim) of the identity a token was issued to: the user name Azure Managed Redis knows
@@ -149,5 +158,101 @@ mod tests {
         assert_eq!(skew(&token("{}"), at(1), at(1)), None);
         assert_eq!(skew("opaque", at(1), at(1)), None);
         skew(&token(r#"{"exp":18446744073709551615}"#), at(1), at(1)); // no overflow
+    }
+
+    #[test]
+    fn times_may_have_fractions() {
+        for (seconds, expected) in [
+            ("1.7e9", 1_700_000_000),
+            ("1700000000.5", 1_700_000_000),
+            ("1e300", u64::MAX),
+            ("-1", 0),
+        ] {
+            let claims = read(&token(&format!(r#"{{"exp":{seconds},"nbf":{seconds}}}"#)));
+            let claims = claims.expect(seconds);
+            assert_eq!((claims.exp, claims.nbf), (Some(expected), Some(expected)));
+        }
+        let without = read(&token(r#"{"exp":null}"#)).expect("null is none");
+        assert_eq!((without.exp, without.nbf), (None, None));
+        assert!(read(&token(r#"{"exp":"1700000000"}"#)).is_err());
+    }
+
+    mod properties {
+        use proptest::{collection::vec, prelude::*};
+        use serde_json::{Value, json};
+
+        use super::*;
+
+        /// What else a token may say: any JSON, some of it deeper than any reader follows.
+        fn other() -> impl Strategy<Value = Value> {
+            let leaf = prop_oneof![
+                Just(Value::Null),
+                any::<bool>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                any::<f64>().prop_map(Value::from),
+                "\\PC{0,20}".prop_map(Value::from),
+            ];
+            leaf.prop_recursive(4, 32, 4, |inner| {
+                prop_oneof![
+                    vec(inner.clone(), 0..4).prop_map(Value::from),
+                    prop::collection::btree_map("[a-z]{0,8}", inner, 0..4)
+                        .prop_map(|map| Value::Object(map.into_iter().collect())),
+                ]
+            })
+        }
+
+        /// What is no token, from noise to what is almost one.
+        fn junk() -> impl Strategy<Value = String> {
+            let payload = prop_oneof![
+                vec(any::<u8>(), 0..200),
+                other().prop_map(|value| value.to_string().into_bytes()),
+                (1..4000_usize).prop_map(|depth| "[".repeat(depth).into_bytes()),
+                (1..4000_usize).prop_map(|depth| r#"{"oid":"#.repeat(depth).into_bytes()),
+            ];
+            prop_oneof![
+                "\\PC{0,200}",
+                "[A-Za-z0-9_=.-]{0,200}",
+                payload.prop_map(|payload| format!("h.{}.s", URL_SAFE_NO_PAD.encode(payload))),
+            ]
+        }
+
+        proptest! {
+            #[test]
+            fn what_a_token_says_is_read(
+                oid in "\\PC{1,40}",
+                exp in 0..u64::from(u32::MAX),
+                fraction in 0.0..1.0_f64,
+                more in other(),
+            ) {
+                let claims = json!({
+                    "oid": oid, "exp": exp as f64 + fraction, "nbf": exp, "tid": oid, "aud": [oid, oid], "xms": more,
+                });
+                let text = token(&claims.to_string());
+                let claims = read(&text).expect("it is one");
+                prop_assert_eq!((claims.exp, claims.nbf), (Some(exp), Some(exp)));
+                prop_assert_eq!(claims.tid.as_ref(), Some(&oid));
+                prop_assert_eq!(claims.aud.all(), [oid.clone(), oid.clone()]);
+                prop_assert_eq!(object_id(&text).expect("it has one"), oid);
+                // Some libraries pad.
+                let (head, tail) = text.rsplit_once('.').expect("it has parts");
+                let padded = format!("{head}==.{tail}");
+                prop_assert!(read(&padded).is_ok());
+            }
+
+            #[test]
+            fn junk_is_refused_and_not_repeated(text in junk(), at in any::<u64>()) {
+                let now = UNIX_EPOCH + Duration::from_secs(at >> 2);
+                let shown = skew(&text, now, now).map(|skew| skew.to_string());
+                match object_id(&text) {
+                    Ok(oid) => prop_assert!(!oid.is_empty()),
+                    Err(error) => {
+                        let shown = format!("{error} {error:?} {shown:?}");
+                        for part in text.split('.').filter(|part| part.len() > 12) {
+                            prop_assert!(!shown.contains(part), "{}", shown);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -38,6 +38,9 @@ impl ShardMap {
     }
 }
 
+/// No shard map is nested deeper; each level of a reply is a level of our stack.
+const DEEPEST: u8 = 16;
+
 /// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
 pub(super) type FrontOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
 
@@ -51,7 +54,7 @@ pub(super) fn rewritten(
         return redirection(reply, front_of);
     }
     let map = map?;
-    let mut value = Value::read(&mut &*reply)?;
+    let mut value = Value::read(&mut &*reply, DEEPEST)?;
     match map {
         ShardMap::Slots => {
             for range in value.elements() {
@@ -135,7 +138,7 @@ fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
     }
     node.elements_mut(|elements| {
         let hostname = elements
-            .chunks(2)
+            .chunks_exact(2)
             .position(|pair| pair[0].text() == Some("hostname"));
         if let Some(at) = hostname {
             elements.drain(2 * at..2 * at + 2);
@@ -202,8 +205,8 @@ impl Value {
         Self::Line(format!(":{number}").into())
     }
 
-    /// Reads one value off `input`.
-    fn read(input: &mut &[u8]) -> Option<Self> {
+    /// Reads one value off `input`, nested at most `depth` deep.
+    fn read(input: &mut &[u8], depth: u8) -> Option<Self> {
         let end = input.windows(2).position(|two| two == b"\r\n")?;
         let (line, rest) = (&input[..end], &input[end + 2..]);
         *input = rest;
@@ -216,8 +219,9 @@ impl Value {
                 Some(Self::String(kind, text))
             }
             (b'*' | b'~' | b'%', Some(length)) => {
-                let length = if kind == b'%' { 2 * length } else { length };
-                let elements: Option<_> = (0..length).map(|_| Self::read(input)).collect();
+                let each = if kind == b'%' { 2 } else { 1 };
+                let (length, depth) = (length.checked_mul(each)?, depth.checked_sub(1)?);
+                let elements: Option<_> = (0..length).map(|_| Self::read(input, depth)).collect();
                 Some(Self::Aggregate(kind, elements?))
             }
             _ => Some(Self::Line(line.into())),
@@ -423,6 +427,83 @@ mod tests {
         }
         for other in ["CLUSTER", "CLUSTER INFO", "GET SLOTS"] {
             assert_eq!(asked(other), None);
+        }
+    }
+
+    #[test]
+    fn a_reply_nested_without_end_stays_as_it_is() {
+        let deep = "*1\r\n".repeat(1_000_000);
+        for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
+            assert_eq!(rewritten(Some(map), deep.as_bytes(), &front_of), None);
+        }
+    }
+
+    mod properties {
+        use proptest::{collection::vec, prelude::*};
+
+        use super::*;
+
+        /// Replies of the words that shard maps have, in any order, and of their types.
+        fn reply() -> impl Strategy<Value = Value> {
+            let word = prop_oneof![
+                "nodes|ip|endpoint|hostname|port|tls-port|127.0.0.1|\\?|",
+                "a 127.0.0.1:[0-9]{1,6}@1,name flags\n(b :1@1)?",
+                "\\PC{0,10}",
+            ];
+            let string = |kind| move |text: String| Value::String(kind, text.into_bytes());
+            let leaf = prop_oneof![
+                word.clone().prop_map(string(b'$')),
+                word.prop_map(string(b'=')),
+                any::<u32>().prop_map(|number| Value::Line(format!(":{number}").into())),
+                "_|[$]-1|[+][a-z]{0,5}".prop_map(|line| Value::Line(line.into_bytes())),
+            ];
+            leaf.prop_recursive(6, 64, 8, |inner| {
+                prop_oneof![
+                    vec(inner.clone(), 0..8).prop_map(|all| Value::Aggregate(b'*', all)),
+                    vec((inner.clone(), inner), 0..5).prop_map(|pairs| {
+                        let all = pairs.into_iter().flat_map(|(key, value)| [key, value]);
+                        Value::Aggregate(b'%', all.collect())
+                    }),
+                ]
+            })
+        }
+
+        proptest! {
+            #[test]
+            fn a_reply_is_put_together_as_it_was(value in reply()) {
+                let mut bytes = Vec::new();
+                value.write(&mut bytes);
+                let mut input = bytes.as_slice();
+                let read = Value::read(&mut input, DEEPEST).expect("it is a reply");
+                prop_assert!(input.is_empty());
+                let mut again = Vec::new();
+                read.write(&mut again);
+                prop_assert_eq!(&again, &bytes);
+                for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
+                    let met = rewritten(Some(map), &bytes, &front_of).expect("it is a reply");
+                    // Still one whole reply, whatever was put into it.
+                    let mut input = met.as_slice();
+                    prop_assert!(Value::read(&mut input, DEEPEST).is_some() && input.is_empty());
+                    if map != ShardMap::Lines {
+                        prop_assert_eq!(rewritten(Some(map), &met, &|_, _| None), Some(met));
+                    }
+                }
+            }
+
+            #[test]
+            fn any_bytes_are_passed_on_or_read(
+                bytes in prop_oneof![
+                    vec(any::<u8>(), 0..200),
+                    "(-(MOVED|ASK) [0-9]{0,5} \\PC{0,20}(:[0-9]{0,6})?|[*%$~=!:|-]([0-9]{0,3}|18446744073709551615)(\r\n)?){0,12}"
+                        .prop_map(String::into_bytes),
+                ],
+            ) {
+                for map in [None, Some(ShardMap::Slots), Some(ShardMap::Shards), Some(ShardMap::Lines)] {
+                    if let Some(met) = rewritten(map, &bytes, &front_of) {
+                        prop_assert!(met.len() <= 4 * bytes.len() + 64, "{} bytes", met.len());
+                    }
+                }
+            }
         }
     }
 }

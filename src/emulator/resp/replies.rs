@@ -156,4 +156,110 @@ mod tests {
         }
         assert_eq!(Replies::default().step(b"HTTP/1.1 400\r\n"), Step::Broken);
     }
+
+    mod properties {
+        use proptest::{collection::vec, prelude::*, sample::Index};
+
+        use super::*;
+
+        /// A reply of any type and depth.
+        fn reply() -> impl Strategy<Value = Vec<u8>> {
+            let leaf = prop_oneof![
+                "[+:_#,(-][ -~]{0,60}\r\n".prop_map(String::into_bytes),
+                (
+                    prop::sample::select(b"$=!".to_vec()),
+                    vec(any::<u8>(), 0..60)
+                )
+                    .prop_map(|(kind, text)| {
+                        let head = format!("{}{}\r\n", char::from(kind), text.len());
+                        [head.as_bytes(), &text, b"\r\n"].concat()
+                    }),
+                Just(b"$-1\r\n".to_vec()),
+                Just(b"*-1\r\n".to_vec()),
+            ];
+            leaf.prop_recursive(5, 40, 6, |inner| {
+                let many = (
+                    prop::sample::select(b"*~".to_vec()),
+                    vec(inner.clone(), 0..6),
+                );
+                let pairs = vec((inner.clone(), inner.clone()), 0..3);
+                let of = |kind: u8, length: usize, elements: Vec<u8>| {
+                    let head = format!("{}{length}\r\n", char::from(kind));
+                    [head.into_bytes(), elements].concat()
+                };
+                let joined = |pairs: Vec<(Vec<u8>, Vec<u8>)>| {
+                    let all: Vec<_> = pairs.into_iter().flat_map(|(a, b)| [a, b]).collect();
+                    all.concat()
+                };
+                prop_oneof![
+                    many.prop_map(move |(kind, all)| of(kind, all.len(), all.concat())),
+                    pairs
+                        .clone()
+                        .prop_map(move |pairs| of(b'%', pairs.len(), joined(pairs))),
+                    (pairs, inner).prop_map(move |(pairs, value)| {
+                        [of(b'|', pairs.len(), joined(pairs)), value].concat()
+                    }),
+                ]
+            })
+        }
+
+        fn push() -> impl Strategy<Value = Vec<u8>> {
+            vec(reply(), 0..4)
+                .prop_map(|all| [format!(">{}\r\n", all.len()).into_bytes(), all.concat()].concat())
+        }
+
+        /// Where each reply ends, in a stream that comes in these pieces; `true` is a push. Last, whether it broke.
+        fn ends(stream: &[u8], cuts: &[Index]) -> (Vec<(usize, bool)>, bool) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.push(stream.len());
+            cuts.sort_unstable();
+            let (mut replies, mut found, mut at) = (Replies::default(), Vec::new(), 0);
+            for cut in cuts {
+                loop {
+                    match replies.step(&stream[at..cut]) {
+                        Step::More => break,
+                        Step::Broken => return (found, true),
+                        Step::Reply(length) => found.push((at + length, false)),
+                        Step::Push(length) => found.push((at + length, true)),
+                    }
+                    at = found.last().map_or(0, |(end, _)| *end);
+                }
+                at = cut;
+                assert!(replies.line.len() <= 32, "of a line only its head is kept");
+            }
+            (found, false)
+        }
+
+        proptest! {
+            #[test]
+            fn every_reply_ends_where_it_ends(
+                replies in vec(prop_oneof![reply().prop_map(|r| (r, false)), push().prop_map(|r| (r, true))], 0..6),
+                cuts in vec(any::<Index>(), 0..12),
+            ) {
+                let (mut stream, mut expected) = (Vec::new(), Vec::new());
+                for (reply, is_push) in &replies {
+                    stream.extend_from_slice(reply);
+                    expected.push((stream.len(), *is_push));
+                }
+                prop_assert_eq!(ends(&stream, &cuts), (expected, false));
+            }
+
+            #[test]
+            fn any_bytes_are_judged_the_same_wherever_they_are_cut(
+                stream in vec(
+                    prop_oneof![
+                        vec(any::<u8>(), 0..20),
+                        "[*%~>|$=!+_-](-1|[0-9]{0,3}|9223372036854775807|18446744073709551615)?[ \r]{0,40}\n?"
+                            .prop_map(String::into_bytes),
+                        reply(),
+                    ],
+                    0..8,
+                ),
+                cuts in vec(any::<Index>(), 0..12),
+            ) {
+                let stream = stream.concat();
+                prop_assert_eq!(ends(&stream, &cuts), ends(&stream, &[]));
+            }
+        }
+    }
 }

@@ -111,10 +111,12 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 fn public_routes() -> OpenApiRouter<Arc<Context>> {
     let (schemas, paths, sample) = routes!(sample::sample);
-    let sample = sample.head(sample::refuse).fallback(sample::refuse);
-    OpenApiRouter::new()
+    let sample = sample.head(sample::refuse);
+    let mut routes = OpenApiRouter::new()
         .routes((schemas, paths, sample))
-        .routes(routes!(status::status))
+        .routes(routes!(status::status));
+    openapi::limited(routes.get_openapi_mut());
+    routes
 }
 
 /// On the admin port only: the public one tells nobody who this is.

@@ -21,10 +21,15 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, debug, error_span, info, warn};
 
-use super::{error::Problem, instruments, sample::PreviousVisit, trace};
+use super::{
+    error::Problem,
+    instruments,
+    sample::{self, PreviousVisit},
+    trace,
+};
 use crate::lifecycle::{Lifecycle, Phase};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A caller's own request id is kept up to this length.
 const LONGEST_REQUEST_ID: usize = 128;
 
@@ -49,7 +54,7 @@ pub struct Limits {
 pub(super) fn outer(router: Router, lifecycle: &Lifecycle) -> Router {
     router
         .fallback(async || Problem::NOT_FOUND)
-        .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(|_| {
             Problem::PANICKED.into_response()
         }))
@@ -60,6 +65,14 @@ pub(super) fn outer(router: Router, lifecycle: &Lifecycle) -> Router {
             }),
             observe,
         ))
+}
+
+/// axum names the methods that there are, but for `/sample`, where it would think HEAD one of them.
+async fn method_not_allowed(route: Option<MatchedPath>) -> Response {
+    match route {
+        Some(route) if route.as_str() == sample::PATH => sample::refuse().await.into_response(),
+        _ => Problem::METHOD_NOT_ALLOWED.into_response(),
+    }
 }
 
 /// Layer 4.

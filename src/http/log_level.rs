@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tracing::warn;
+use utoipa::ToSchema;
 
 use super::{Context, error::Problem};
 use crate::{config::log_filter, telemetry::LogFilter};
@@ -22,6 +23,15 @@ pub(super) const PATH: &str = "/log-level";
 
 /// Longer than any filter that a person writes.
 pub(super) const LARGEST_FILTER_BYTES: usize = 4 * 1024;
+
+/// One level for all, or levels for targets; tracing's other forms are taken too.
+#[derive(ToSchema)]
+#[schema(
+    min_length = 3,
+    max_length = 4096,
+    pattern = "^(([A-Za-z_:]+=)?(off|error|warn|info|debug|trace),)*([A-Za-z_:]+=)?(off|error|warn|info|debug|trace)$"
+)]
+pub(super) struct Directives(#[expect(dead_code, reason = "it is only described")] String);
 
 /// Log level
 ///
@@ -49,7 +59,7 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
     put,
     path = "/log-level",
     tag = "operations",
-    request_body(content = String, content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
+    request_body(content = Directives, content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
     responses(
         (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
         (status = 400, description = "These are no directives; the detail says what is expected", body = Problem, content_type = "application/problem+json"),

@@ -1,10 +1,45 @@
 //! The OpenAPI document and Swagger UI, both served from the binary.
 
-use axum::Router;
-use utoipa::openapi::{OpenApi, info::LicenseBuilder};
+use axum::{
+    Router,
+    middleware::map_response,
+    response::{IntoResponse, Response},
+};
+use utoipa::openapi::{
+    self, Content, Object, OpenApi, Ref, RefOr, ResponseBuilder, Type,
+    header::Header,
+    info::LicenseBuilder,
+    path::{Operation, ParameterBuilder, ParameterIn},
+};
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::{error::Problem, layers::REQUEST_ID};
+
 const DOCUMENT_PATH: &str = "/openapi.json";
+
+/// Adds what the public port's limits answer in a handler's place.
+pub(super) fn limited(routes: &mut OpenApi) {
+    for operation in operations(routes) {
+        for (status, description) in [
+            ("413", "The request has a body of more than 64 KiB"),
+            (
+                "503",
+                "As many requests are in progress as this replica takes",
+            ),
+            ("504", "The request was not answered within its deadline"),
+        ] {
+            let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+            let answer = ResponseBuilder::new()
+                .description(description)
+                .content("application/problem+json", problem);
+            let answers = &mut operation.responses.responses;
+            let answer = answers.entry(status.to_owned()).or_insert(answer.into());
+            if status == "503" {
+                add_header(answer, "retry-after", "Seconds after which to try again");
+            }
+        }
+    }
+}
 
 /// Completes what the routes say of themselves.
 pub(super) fn document(mut routes: OpenApi) -> OpenApi {
@@ -20,12 +55,43 @@ pub(super) fn document(mut routes: OpenApi) -> OpenApi {
             .identifier(Some("MIT"))
             .build(),
     );
+    for operation in operations(&mut routes) {
+        let id = ParameterBuilder::new()
+            .name(REQUEST_ID.as_str())
+            .parameter_in(ParameterIn::Header)
+            .description(Some("An id of the caller's own; kept where it is printable and of at most 128 characters"))
+            .schema(Some(Object::with_type(Type::String)));
+        let parameters = operation.parameters.get_or_insert_default();
+        parameters.push(id.build().into());
+        for answer in operation.responses.responses.values_mut() {
+            let description = "The request's id, under which it is logged";
+            add_header(answer, REQUEST_ID.as_str(), description);
+        }
+    }
     routes
+}
+
+fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    let paths = document.paths.paths.values_mut();
+    paths.flat_map(|path| [&mut path.get, &mut path.put].into_iter().flatten())
+}
+
+fn add_header(answer: &mut RefOr<openapi::Response>, name: &str, description: &str) {
+    if let RefOr::T(answer) = answer {
+        let mut header = Header::default();
+        header.description = Some(description.to_owned());
+        answer.headers.insert(name.to_owned(), header.into());
+    }
 }
 
 /// `/openapi.json` and `/swagger`.
 pub(super) fn routes(document: OpenApi) -> Router {
-    SwaggerUi::new("/swagger")
-        .url(DOCUMENT_PATH, document)
-        .into()
+    let routes = Router::from(SwaggerUi::new("/swagger").url(DOCUMENT_PATH, document));
+    // What Swagger UI does not know it answers in words of its own.
+    routes.layer(map_response(async |answer: Response| {
+        match answer.status().is_client_error() {
+            true => Problem::NOT_FOUND.into_response(),
+            false => answer,
+        }
+    }))
 }

@@ -18,6 +18,8 @@ use utoipa::ToSchema;
 use super::{Context, error::Problem};
 use crate::report::Chain;
 
+pub(super) const PATH: &str = "/sample";
+
 /// The answer as JSON; also what the access log tells.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -40,7 +42,7 @@ pub(super) struct PreviousVisit {
             (String = "text/plain", example = "Previous visit was at: 2026-01-30T14:23:45"),
             (PreviousVisit = "application/json")
         )),
-        (status = 503, description = "Redis or the token is missing; see Retry-After", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Redis or the token is missing, or too many requests are in progress", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "Redis did not answer in time", body = Problem, content_type = "application/problem+json")
     )
 )]

@@ -147,4 +147,20 @@ mod tests {
             assert!(!is_loopback(far.parse().expect("an address")), "{far}");
         }
     }
+
+    proptest::proptest! {
+        /// What the document lets in is taken.
+        #[test]
+        fn directives_are_what_the_document_says(text in documented()) {
+            proptest::prop_assert_eq!(log_filter(&text), Ok(text));
+        }
+    }
+
+    fn documented() -> impl proptest::strategy::Strategy<Value = String> {
+        use utoipa::PartialSchema;
+        let schema = serde_json::to_value(Directives::schema()).expect("it is JSON");
+        let pattern = schema["pattern"].as_str().expect("it has one");
+        let pattern = pattern.trim_start_matches('^').trim_end_matches('$');
+        proptest::string::string_regex(pattern).expect("it is an expression")
+    }
 }

@@ -35,7 +35,8 @@ pub(super) fn limited(routes: &mut OpenApi) {
             let answers = &mut operation.responses.responses;
             let answer = answers.entry(status.to_owned()).or_insert(answer.into());
             if status == "503" {
-                add_header(answer, "retry-after", "Seconds after which to try again");
+                let description = "Seconds after which to try again";
+                add_header(answer, "retry-after", Type::Integer, description);
             }
         }
     }
@@ -65,7 +66,7 @@ pub(super) fn document(mut routes: OpenApi) -> OpenApi {
         parameters.push(id.build().into());
         for answer in operation.responses.responses.values_mut() {
             let description = "The request's id, under which it is logged";
-            add_header(answer, REQUEST_ID.as_str(), description);
+            add_header(answer, REQUEST_ID.as_str(), Type::String, description);
         }
     }
     routes
@@ -76,10 +77,13 @@ fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
     paths.flat_map(|path| [&mut path.get, &mut path.put].into_iter().flatten())
 }
 
-fn add_header(answer: &mut RefOr<openapi::Response>, name: &str, description: &str) {
+/// A header that each of these answers has.
+fn add_header(answer: &mut RefOr<openapi::Response>, name: &str, kind: Type, description: &str) {
     if let RefOr::T(answer) = answer {
-        let mut header = Header::default();
+        let mut header = Header::new(Object::with_type(kind));
         header.description = Some(description.to_owned());
+        // OpenAPI has it and utoipa has not; its extensions are written beside the rest.
+        header.extensions = Some([("required", true)].into_iter().collect());
         answer.headers.insert(name.to_owned(), header.into());
     }
 }

@@ -25,7 +25,7 @@ pub(super) const PATH: &str = "/sample";
 #[serde(rename_all = "camelCase")]
 pub(super) struct PreviousVisit {
     /// UTC, to the second, without a zone, as .NET's format `s` has it; `null` on the first visit.
-    #[schema(example = "2026-01-30T14:23:45")]
+    #[schema(example = "2026-01-30T14:23:45", required = true)]
     pub(super) previous_visit: Option<String>,
 }
 

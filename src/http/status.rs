@@ -39,6 +39,7 @@ pub(super) struct Status {
     /// Each check by name, as `/readyz` has them.
     checks: BTreeMap<&'static str, Check>,
     /// How long the token held will live; 0 once it has ended, `null` without one.
+    #[schema(required = true)]
     token_expires_in_seconds: Option<u64>,
     /// Connections to Redis that are open and signed in.
     connections_open: usize,

@@ -337,6 +337,13 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_a_url_is_named_as_the_fault() {
+        let expected = "a URL without user and password";
+        assert_eq!(collector("http://user:pass@collector"), Err(expected));
+        assert_eq!(authority("https://user@login.example/"), Err(expected));
+    }
+
+    #[test]
     fn endpoints_take_azures_ports_and_refuse_what_is_not_an_endpoint() {
         let good = [
             (

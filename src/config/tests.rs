@@ -227,6 +227,7 @@ fn what_the_sdk_would_pass_over_is_a_fault() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://two words:4317"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector/{id}"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", " http://collector"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://xn--a"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a:b@collector"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector/#a"),
@@ -274,7 +275,10 @@ mod properties {
     }
 
     fn url() -> impl Strategy<Value = String> {
-        "(https?|HTTPS|grpc|)(://|:/|:|//)[a-z.-]{0,9}(\\[::1\\])?(:[0-9]{0,6})?[ -~]{0,12}"
+        prop_oneof![
+            "(https?|HTTPS|grpc|)(://|:/|:|//)[a-z.-]{0,9}(\\[::1\\])?(:[0-9]{0,6})?[ -~]{0,12}",
+            "https?://([a-z]{1,9}|\\[::1\\]|127.0.0.1)(:[1-9][0-9]{0,4})?/[ -~]{0,12}",
+        ]
     }
 
     /// A password where one may stand: in a URL, or in what the portal calls a connection string.

@@ -431,6 +431,18 @@ mod tests {
     }
 
     #[test]
+    fn a_field_without_a_value_stays_as_it_is() {
+        let reply = |ip: &str, port: u16| {
+            let ip = format!("${}\r\n{ip}\r\n", ip.len());
+            format!(
+                "*1\r\n*2\r\n$5\r\nnodes\r\n*1\r\n*5\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n{ip}$8\r\nhostname\r\n"
+            )
+        };
+        let met = met(Some(ShardMap::Shards), &reply("127.0.0.1", 7001));
+        assert_eq!(met, reply("10.0.0.4", 8501));
+    }
+
+    #[test]
     fn a_reply_nested_without_end_stays_as_it_is() {
         let deep = "*1\r\n".repeat(1_000_000);
         for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {

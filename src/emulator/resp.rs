@@ -414,7 +414,7 @@ mod tests {
                     Ok(hello) => {
                         prop_assert!(hello.user_and_token.is_some());
                         let rest = hello.without_sign_in();
-                        let again = Hello::read(&rest).ok().expect("it is one");
+                        let again = Hello::read(&rest).expect("it is one");
                         prop_assert!(again.user_and_token.is_none());
                         prop_assert_eq!((again.version, again.name), (hello.version, hello.name));
                     }

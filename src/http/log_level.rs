@@ -59,7 +59,7 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
     put,
     path = "/log-level",
     tag = "operations",
-    request_body(content = Directives, content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
+    request_body(content = inline(Directives), content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
     responses(
         (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
         (status = 400, description = "These are no directives; the detail says what is expected", body = Problem, content_type = "application/problem+json"),

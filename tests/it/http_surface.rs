@@ -30,7 +30,7 @@ use crate::support::{LIMIT, Service};
 /// All that the service answers with; 303 leads to Swagger.
 const STATUSES: [u16; 11] = [200, 303, 400, 403, 404, 405, 413, 414, 431, 503, 504];
 
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/",
     "/sample",
     "/SAMPLE/",
@@ -44,6 +44,7 @@ const PATHS: [&str; 18] = [
     "/swagger",
     "/swagger/",
     "/swagger/index.html",
+    "/swagger/nothing",
     "/swagger/%ff/..%2f",
     "/openapi.json",
     "*",

@@ -86,6 +86,18 @@ async fn what_is_not_there_is_a_problem_document_with_a_request_id() {
     let cases = [
         (client.get(service.url("/nothing")), 404, "not-found", None),
         (
+            client.get(service.url("/swagger/nothing")),
+            404,
+            "not-found",
+            None,
+        ),
+        (
+            client.post(service.url("/sample")).body(vec![0; 70_000]),
+            405,
+            "method-not-allowed",
+            Some("GET"),
+        ),
+        (
             client.post(service.url("/sample")),
             405,
             "method-not-allowed",

@@ -59,6 +59,28 @@ async fn a_password_in_the_endpoint_is_not_repeated() {
     assert!(!stderr.contains("hush"), "{stderr}");
 }
 
+/// Before anything is asked or exported, and without a file being read that has no end.
+#[tokio::test]
+async fn what_would_fail_later_is_refused_at_once() {
+    let url = "https://user:hush@elsewhere.example:4318";
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", url),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://two words"),
+        ("AZURE_AUTHORITY_HOST", url),
+        ("REDIS_CA_FILE", "/dev/zero"),
+        ("SSL_CERT_FILE", "/dev/zero"),
+    ] {
+        for arguments in [&[][..], &["config"]] {
+            let pairs = [("REDIS_ENDPOINT", "localhost:1"), (name, value)];
+            let (code, stdout, stderr) = run(&pairs, arguments).await;
+            assert_eq!(code, Some(64), "{name}");
+            assert!(stderr.starts_with(&format!("{name}: met ")), "{stderr}");
+            assert!(!stderr.contains("hush") && !stdout.contains("hush"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_in_the_clear_are_refused() {
     let (code, _, stderr) = run(

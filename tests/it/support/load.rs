@@ -115,6 +115,12 @@ impl Load {
         self.shared.good.load(Ordering::Relaxed)
     }
 
+    /// Whether any request has failed so far.
+    pub(crate) fn has_failed(&self) -> bool {
+        let failures = self.shared.failures.lock().expect("no panic while held");
+        !failures.is_empty()
+    }
+
     /// Ends it: good answers, and failures by what was met.
     pub(crate) async fn stop(self) -> (u64, BTreeMap<String, u64>) {
         let record = self.end().await;

@@ -136,6 +136,12 @@ async fn run(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let telemetry = telemetry::start(&config.telemetry)?;
+    // Each client is a file, and the soft limit (1024 mostly) is meant for programs that use select(2). What cannot be raised
+    // is no reason not to serve.
+    #[cfg(unix)]
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let service = async {
         let metrics = app::install_metrics(Some(&telemetry)).context("cannot set up metrics")?;
         let app = App::bind(config, metrics).await?;

@@ -42,6 +42,9 @@ pub enum RedisFault {
     None,
     /// Every sign-in is refused with `WRONGPASS`, whatever its token; a sign-in made before stays in force.
     RefuseAuth,
+    /// A token signs nobody in before it is this old, as while Azure still spreads the news of it; whole seconds, and up to
+    /// one more, since tokens are dated in whole seconds. A sign-in made before stays in force.
+    LateTokens(Duration),
     /// A sign-in is never answered. Replies keep their order, so neither is what its connection sends after it;
     /// connections that do not sign in go on.
     HangAuth,

@@ -186,6 +186,15 @@ impl Signer {
         Ok(claims.exp)
     }
 
+    /// Checks that a token was issued at least this long ago, by the second.
+    pub(super) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
+        let issued = self.verify(token)?.nbf + BACKDATE_S;
+        match issued + least.as_secs() <= now() {
+            true => Ok(()),
+            false => Err(Refusal::Time),
+        }
+    }
+
     /// The public key as a JSON Web Key Set.
     pub(super) fn key_set(&self) -> Value {
         // An uncompressed point: one byte 4, then the two coordinates of 32 bytes.

@@ -171,13 +171,8 @@ impl From<&redis::Error> for Problem {
     fn from(error: &redis::Error) -> Self {
         match error {
             redis::Error::NoToken => Self::NO_TOKEN,
-            redis::Error::Unavailable(error) => match **error {
-                // Without a code it was not refused: it was not answered.
-                redis::ConnectError::SignIn { ref source, .. } if source.code().is_some() => {
-                    Self::SIGN_IN_REFUSED
-                }
-                _ => Self::REDIS_UNAVAILABLE,
-            },
+            redis::Error::Unavailable(_) if error.is_sign_in_refused() => Self::SIGN_IN_REFUSED,
+            redis::Error::Unavailable(_) => Self::REDIS_UNAVAILABLE,
             redis::Error::Opening | redis::Error::Closed => Self::REDIS_UNAVAILABLE,
             redis::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,
             redis::Error::TimedOut(_) => Self::TIMED_OUT,

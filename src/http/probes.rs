@@ -47,6 +47,17 @@ enum Found {
     /// out of service would help nobody.
     Answers(Answering),
     Silence,
+    SignInRefused,
+}
+
+impl Found {
+    fn as_words(self) -> &'static str {
+        match self {
+            Self::Answers(_) => "answers",
+            Self::Silence => "does not answer",
+            Self::SignInRefused => "refuses the sign-in",
+        }
+    }
 }
 
 /// Asks Redis in the background whether it answers.
@@ -80,15 +91,19 @@ impl RedisCheck {
                 sleep(CHECK_EVERY).await;
                 continue;
             }
+            let found = match answer {
+                Ok(Err(error)) if error.is_sign_in_refused() => Found::SignInRefused,
+                _ => Found::Silence,
+            };
             failures = failures.saturating_add(1);
             if was_good && failures < FAILURES_TOLERATED {
                 sleep(CHECK_EVERY).await;
                 continue;
             }
             if was_good {
-                warn!(failures, "Redis does not answer");
+                warn!(failures, "Redis {}", found.as_words());
             }
-            self.answers.send_replace(Some(Found::Silence));
+            self.answers.send_replace(Some(found));
             // Asked again as soon as there is a connection to ask on, so that traffic comes back soon.
             sleep(CHECK_AGAIN_AFTER).await;
             let _ = timeout(CHECK_EVERY, self.pool.opened()).await;
@@ -238,7 +253,9 @@ fn redis(context: &Context) -> Check {
             let detail = format!("{masters_answering} of {masters} masters answer; {connections}");
             Check::new(true, detail)
         }
-        Some(Found::Silence) => Check::new(false, format!("Redis does not answer; {connections}")),
+        Some(found @ (Found::Silence | Found::SignInRefused)) => {
+            Check::new(false, format!("Redis {}; {connections}", found.as_words()))
+        }
         None => Check::new(false, "Redis was not asked yet"),
     }
 }

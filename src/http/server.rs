@@ -3,7 +3,15 @@
 //! hyper-util's server and not `axum::serve`: header limits and time-outs, HTTP/2 limits and a graceful end of each
 //! connection are only there.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
@@ -12,13 +20,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{layers::fold_case, log_level};
 
@@ -32,6 +40,16 @@ const HTTP2_STREAMS: u32 = 250;
 /// A silent HTTP/2 connection is asked, and closed when it does not answer.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
 const HTTP2_PING_LIMIT: Duration = Duration::from_secs(10);
+/// A client that takes nothing of its answer for this long, or whose machine acknowledges nothing, is given up
+/// (`TCP_USER_TIMEOUT`); without it, one that stops reading is kept for ever.
+#[cfg(target_os = "linux")]
+const UNREAD_LIMIT: Duration = Duration::from_secs(15);
+/// Connections that wait in the kernel to be accepted; it takes no more than its own limit (`somaxconn`). The standard library's
+/// 128 are too few for a burst: whoever comes then is made to wait a second and longer.
+const MOST_WAITING: u32 = 4096;
+/// Files that clients' connections leave free: for connections to Redis and Entra ID, probes, and the log. Of a limit that
+/// is lower than twice that, half.
+const FILES_LEFT_FREE: usize = 128;
 /// When no connection can be accepted (too many open files), wait for some to close.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -50,7 +68,14 @@ impl Server {
     /// # Errors
     /// The address is taken or not ours.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        #[cfg(unix)] // elsewhere it would let two listen on one port
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(MOST_WAITING)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -80,7 +105,10 @@ impl Server {
         let end_silent = CancellationToken::new();
         let serve = |stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>| {
             let http = http.clone();
+            let brought_request = Arc::new(AtomicBool::new(false));
+            let brings_request = brought_request.clone();
             let service = router.clone().map_request(move |request| {
+                brings_request.store(true, Ordering::Relaxed);
                 let mut request = fold_case(request);
                 // One route alone wants it, and an extension is an allocation.
                 if request.uri().path() == log_level::PATH {
@@ -91,7 +119,7 @@ impl Server {
             let service = TowerToHyperService::new(service);
             let (watcher, end_silent) = (open.watcher(), end_silent.clone());
             connections.spawn(async move {
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = tune(&stream) {
                     debug!(%error, "a connection ended before it began");
                 }
                 // hyper-util waits for the first bytes without a limit, and gives a connection up that has not sent any
@@ -105,21 +133,44 @@ impl Server {
                     () = end_silent.cancelled() => return,
                 }
                 let connection = http.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = watcher.watch(connection).await {
-                    debug!(error, "a connection ended with an error");
+                // hyper's limit of headers begins once it is known to be HTTP/1 or HTTP/2, for which the first bytes may not
+                // be enough, and holds for HTTP/1 alone.
+                let nothing_brought = async {
+                    sleep(HEADER_LIMIT).await;
+                    if brought_request.load(Ordering::Relaxed) {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    served = watcher.watch(connection) => if let Err(error) = served {
+                        debug!(error, "a connection ended with an error");
+                    },
+                    () = nothing_brought => debug!("a connection brought no request in time"),
                 }
             });
         };
         tokio::pin!(stop);
+        let most = most_connections();
+        let mut is_full = false;
         loop {
+            if is_full != (connections.len() >= most) {
+                is_full = !is_full;
+                match is_full {
+                    true => warn!(
+                        connections = most,
+                        "as many connections are open as the limit of open files allows: the next wait for one to end"
+                    ),
+                    false => info!("connections are accepted again"),
+                }
+            }
             tokio::select! {
                 () = &mut stop => break,
-                accepted = self.listener.accept() => match accepted {
+                accepted = self.listener.accept(), if !is_full => match accepted {
                     Ok((stream, peer)) => serve(stream, peer, &mut connections),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                        sleep(ACCEPT_AGAIN_AFTER).await;
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -145,6 +196,23 @@ impl Server {
             while connections.join_next().await.is_some() {}
         }
     }
+}
+
+/// How many connections may be open so that connections to Redis can be opened beside them.
+fn most_connections() -> usize {
+    #[cfg(unix)]
+    if let Ok(files) = rlimit::Resource::NOFILE.get_soft() {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        return files - FILES_LEFT_FREE.min(files / 2);
+    }
+    usize::MAX
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_LIMIT))?;
+    Ok(())
 }
 
 /// Accept errors that say something of one connection only.

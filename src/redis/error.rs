@@ -160,6 +160,13 @@ impl Refusal {
         self.code.as_deref()
     }
 
+    /// Whether Redis has as many connections as it allows, which says nothing of who asks.
+    #[cfg(feature = "service")]
+    fn is_full(&self) -> bool {
+        let words = self.words.as_deref().unwrap_or_default();
+        words.contains("max number of clients")
+    }
+
     fn text(&self) -> String {
         match (&self.code, &self.words) {
             (Some(code), Some(words)) => format!("{code} {words}"),
@@ -216,6 +223,15 @@ impl Error {
     /// Whether the command was sent and may or may not have run.
     pub(super) fn may_have_run(&self) -> bool {
         matches!(self, Self::TimedOut(_) | Self::OutcomeUnknown(_))
+    }
+
+    /// Whether Redis was reached and does not take the sign-in. Without a code it was not refused: it was not answered.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_sign_in_refused(&self) -> bool {
+        let Self::Unavailable(error) = self else {
+            return false;
+        };
+        matches!(**error, ConnectError::SignIn { ref source, .. } if source.code().is_some() && !source.is_full())
     }
 
     /// The value of the `error_type` label: a closed set.

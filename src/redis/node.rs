@@ -10,6 +10,7 @@ pub(super) mod connector;
 pub(super) mod maintainer;
 mod manager;
 mod reauth;
+mod silence;
 
 use std::{
     sync::{
@@ -48,13 +49,16 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// An open connection, if there is one. Does not wait.
+    /// An open connection, if there is one; one that answers before one that does not. Does not wait.
     pub(super) fn pick(&self) -> Option<NodeConnection> {
         let open = self.open.load();
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..open.len())
-            .map(|offset| &open[turn.wrapping_add(offset) % open.len()])
-            .find(|connection| connection.is_open())
+        let mut in_turn =
+            (0..open.len()).map(|offset| &open[turn.wrapping_add(offset) % open.len()]);
+        let at_hand = in_turn.clone().find(|connection| connection.is_at_hand());
+        // One that does not answer now may do so within the caller's time.
+        at_hand
+            .or_else(|| in_turn.find(|connection| connection.is_open()))
             .cloned()
     }
 
@@ -134,6 +138,7 @@ impl Nodes {
             access: self.access.clone(),
             address: address.clone(),
             attention: attention.clone(),
+            turns: Arc::default(),
         }))
         .max_size(self.size)
         .build()

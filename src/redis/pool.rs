@@ -10,6 +10,7 @@ use metrics::{Histogram, counter, histogram};
 use redis::{Arg, Cmd, FromRedisValue, Value};
 use tokio::{
     sync::watch,
+    task::coop::consume_budget,
     time::{Instant, timeout},
 };
 use tokio_util::{
@@ -156,6 +157,8 @@ impl Pool {
             Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
             None => {}
         }
+        // Failing at once is no reason for a caller who asks again at once to keep the runtime from what would help him.
+        consume_budget().await;
         waiting(&self.0.site.seed.address, async {
             let next = timeout(self.0.patience, self.next_way()).await;
             next.unwrap_or(Err(Error::Opening))

@@ -280,22 +280,3 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
     let _ = stop.send(());
     running.await.expect("no panic").expect("a good end");
 }
-
-/// Somebody who connects and says nothing, or stops in the middle of a request line, is not kept for ever.
-#[tokio::test]
-async fn a_client_that_says_nothing_is_let_go() {
-    let service = Service::start(&["dev"], [("", ""); 0]).await;
-    let address = service.public.trim_start_matches("http://");
-    let mut silent = TcpStream::connect(address).await.expect("it listens");
-    let mut half = TcpStream::connect(address).await.expect("it listens");
-    half.write_all(b"GET /sam").await.expect("it is open");
-    // The limit is longer than load balancers keep idle connections: 65 s.
-    let gone = async {
-        let mut answer = Vec::new();
-        let _ = silent.read_to_end(&mut answer).await;
-        let _ = half.read_to_end(&mut answer).await;
-    };
-    let gone = tokio::time::timeout(Duration::from_secs(90), gone).await;
-    assert!(gone.is_ok(), "both are closed");
-    service.ready().await;
-}

@@ -11,6 +11,7 @@ mod container_apps;
 mod credentials;
 mod doctor;
 mod emulator;
+mod faults;
 mod http_surface;
 mod real_redis;
 mod rotation;

@@ -417,6 +417,31 @@ async fn connections_that_end_at_once_are_opened_ever_more_slowly() {
     }
 }
 
+/// What ends all connections at once, soon after they were opened, says nothing against opening them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_killed_together_as_soon_as_they_are_open_are_opened_again_at_once() {
+    let redis = RedisServer::start().await;
+    let pool = plain(&redis);
+    let mut admin = redis.admin().await;
+    let mut get = redis::cmd("GET");
+    get.arg("key");
+    for round in 0..10 {
+        while pool.status().open < 2 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if round % 2 == 0 {
+            sleep(Duration::from_millis(300)).await; // these have lived
+        }
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg(&["TYPE", "normal", "SKIPME", "yes"]);
+        kill.query_async::<u64>(&mut admin).await.expect("KILL");
+        for _ in 0..100 {
+            let answer = pool.query_idempotent::<Option<String>>(&get).await;
+            answer.unwrap_or_else(|error| panic!("round {round}: {}", chain(&error)));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
     let redis = RedisServer::start().await;

@@ -155,7 +155,7 @@ async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
         let before = issued().await;
         eventually("a fresh token", async || issued().await > before).await;
         azure.controls.set_entra(fault);
-        sleep(Duration::from_secs(7)).await;
+        sleep(Duration::from_millis(7200)).await;
         azure.controls.set_entra(EntraFault::None);
     }
     let (good, failures) = load.stop().await;

@@ -7,6 +7,7 @@ mod redis_cluster;
 mod redis_server;
 mod service;
 mod traffic;
+mod watched;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +27,7 @@ pub(crate) use self::{
     redis_server::RedisServer,
     service::{Service, client, command, metric},
     traffic::Traffic,
+    watched::Watched,
 };
 
 /// How long anything that must come about "within seconds" may take. Not a benchmark: a machine may be slow.

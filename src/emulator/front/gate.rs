@@ -219,7 +219,11 @@ impl<'a> Gate<'a> {
             self.hung = true;
             return SignIn::Unanswered;
         }
-        let checked = self.front.signer.check_sign_in(user, token, token::now());
+        let signer = &self.front.signer;
+        let mut checked = signer.check_sign_in(user, token, token::now());
+        if let (Ok(_), RedisFault::LateTokens(delay)) = (&checked, fault) {
+            checked = signer.check_age(token, delay).and(checked);
+        }
         match checked {
             Ok(expires_at) if fault != RedisFault::RefuseAuth => {
                 let token = digest(&SHA256, token);

@@ -21,10 +21,6 @@ use super::{super::error::Error, reauth};
 use crate::config::Endpoint;
 use crate::identity::Token;
 
-/// Commands that go unanswered for this long, with no answer between them, end their connection. Longer than a slow
-/// moment of Redis, shorter than an operator's patience.
-const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-
 /// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
 pub(in crate::redis) struct NodeConnection {
@@ -80,14 +76,16 @@ pub(super) struct Life {
     closed: AtomicBool,
     /// `None` for a connection that signs in without a token.
     signed_in: Mutex<Option<SignedIn>>,
-    /// When the first of the latest commands was given up that were not answered; `None` while commands are answered.
-    silent_since: Mutex<Option<Instant>>,
-    /// Whether `silent_since` is set: what the path of a request looks at.
+    /// A command was given up unanswered, and none was answered since.
     is_silent: AtomicBool,
+    /// Rung when that begins.
+    pub(super) silence: Arc<Notify>,
+    /// AUTH is sent and not answered. Replies keep their order: what is sent after it waits for it.
+    pub(super) awaits_auth: AtomicBool,
     made: Instant,
     /// Rung when something here changes, for the maintainer.
     attention: Arc<Notify>,
-    reauth: OnceLock<AbortHandle>,
+    keeper: OnceLock<AbortHandle>,
 }
 
 impl Life {
@@ -96,11 +94,12 @@ impl Life {
             opened: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             signed_in: Mutex::new(token.map(SignedIn::from)),
-            silent_since: Mutex::new(None),
             is_silent: AtomicBool::new(false),
+            silence: Arc::default(),
+            awaits_auth: AtomicBool::new(false),
             made: Instant::now(),
             attention,
-            reauth: OnceLock::new(),
+            keeper: OnceLock::new(),
         }
     }
 
@@ -111,8 +110,8 @@ impl Life {
     }
 
     /// Gives it the task to end when the last user of the connection goes.
-    pub(super) fn owns(&self, reauth: AbortHandle) {
-        if let Err(second) = self.reauth.set(reauth) {
+    pub(super) fn owns(&self, keeper: AbortHandle) {
+        if let Err(second) = self.keeper.set(keeper) {
             second.abort(); // a connection has one such task, made where the connection is made
         }
     }
@@ -139,25 +138,25 @@ impl Life {
 
     pub(super) fn answered(&self) {
         if self.is_silent() {
-            *lock(&self.silent_since) = None;
             self.is_silent.store(false, Ordering::Relaxed);
         }
     }
 
-    /// A command was not answered in time. A peer that acknowledges bytes and says nothing, such as a proxy whose other
-    /// side is gone, is found by this alone: the kernel's probes are answered.
+    /// A command was not answered in time: the connection is passed over and asked whether it lives (see `silence`).
     pub(super) fn unanswered(&self) {
-        let now = Instant::now();
-        let since = *lock(&self.silent_since).get_or_insert(now);
-        self.is_silent.store(true, Ordering::Relaxed);
-        if now.duration_since(since) >= LONGEST_SILENCE {
-            self.close(Closing::Lost);
+        if !self.is_silent.swap(true, Ordering::Relaxed) {
+            self.silence.notify_one();
         }
     }
 
     /// Whether it owes an answer.
     pub(super) fn is_silent(&self) -> bool {
         self.is_silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is sent now may wait long for its answer.
+    fn is_held_up(&self) -> bool {
+        self.is_silent() || self.awaits_auth.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -184,8 +183,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        if let Some(reauth) = self.reauth.get() {
-            reauth.abort();
+        if let Some(keeper) = self.keeper.get() {
+            keeper.abort();
         }
     }
 }
@@ -194,6 +193,11 @@ impl NodeConnection {
     /// Whether it can still be used.
     pub(in crate::redis) fn is_open(&self) -> bool {
         !self.life.is_closed()
+    }
+
+    /// Whether it can be used and answers, as far as is known: what callers take first.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.is_open() && !self.life.is_held_up()
     }
 
     /// Runs a command at most once. A server's error is a value here.

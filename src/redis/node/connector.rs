@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use redis::{
     AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
 };
@@ -24,7 +25,8 @@ use tracing::info;
 use super::{
     super::error::{ConnectError, Refusal, Step},
     connection::{Closing, Life, NodeConnection},
-    reauth,
+    reauth::{self, Turns},
+    silence,
 };
 use crate::{
     config::Endpoint,
@@ -64,6 +66,8 @@ pub(super) struct Connector {
     pub(super) address: Endpoint,
     /// Rung when a connection's state changes.
     pub(super) attention: Arc<Notify>,
+    /// Whose turn it is, of the connections opened here, to sign in again.
+    pub(super) turns: Arc<Turns>,
 }
 
 /// What a connection signs in with.
@@ -117,19 +121,23 @@ impl Connector {
                 self.open(stream, token.as_deref()).await?
             }
         };
-        if let Some(tokens) = tokens {
-            let (session, life) = (connection.session.clone(), connection.life.clone());
-            let task = reauth::keep_signed_in(
-                session,
-                life,
+        let (session, life) = (&connection.session, &connection.life);
+        let watch = silence::watch(session.clone(), Arc::downgrade(life), life.silence.clone());
+        let keep_signed_in = tokens.map(|tokens| {
+            reauth::keep_signed_in(
+                session.clone(),
+                Arc::downgrade(life),
                 tokens,
                 self.address.clone(),
                 self.access.connect_timeout,
-            );
-            connection
-                .life
-                .owns(self.access.tasks.spawn(task).abort_handle());
-        }
+                self.turns.clone(),
+            )
+        });
+        let keeper = self.access.tasks.spawn(async move {
+            tokio::join!(watch, OptionFuture::from(keep_signed_in));
+        });
+        life.owns(keeper.abort_handle());
+        self.turns.renew();
         info!(
             redis.endpoint = %self.address,
             token.expires_in_s = connection.life.remaining().map(|left| left.as_secs()),

@@ -36,8 +36,6 @@ const SHORT_LIFE: Duration = Duration::from_millis(100);
 /// Azure closes connections that were idle for 10 minutes, its load balancers forget them after 4 by default, and neither
 /// counts the kernel's probes as use in every case: a PING does.
 const PING_EVERY: Duration = Duration::from_secs(60);
-/// The same while a connection owes an answer, so that one whose peer is gone is found without a caller's help.
-const PING_SILENT_EVERY: Duration = Duration::from_secs(5);
 
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
@@ -84,14 +82,19 @@ impl Maintainer {
     pub(super) async fn run(mut self) {
         let mut held: Vec<Object> = Vec::new();
         let mut failures: Option<Failures> = None;
-        // Connections in a row that ended as soon as they were open.
+        // Connections in a row that ended as soon as they were open, each opened after the one before had ended: what ends
+        // them all at once is no row.
         let mut short_lived = 0_u32;
+        let mut latest_end: Option<Instant> = None;
         loop {
             for lost in held.extract_if(.., |object| !object.is_open()) {
-                short_lived = match lost.life.age() < SHORT_LIFE {
-                    true => short_lived.saturating_add(1),
-                    false => 0,
-                };
+                let age = lost.life.age();
+                if age >= SHORT_LIFE {
+                    short_lived = 0;
+                } else if latest_end.is_none_or(|end| age < end.elapsed()) {
+                    short_lived = short_lived.saturating_add(1);
+                }
+                latest_end = Some(Instant::now());
                 // deadpool finds it closed and forgets it
             }
             let size = self.node.size.load(Ordering::Relaxed);
@@ -218,19 +221,14 @@ impl Failures {
     }
 }
 
-/// Sends PING on each open connection now and then, for ever; what comes of it is noted as for any command.
+/// Sends PING on each open connection now and then, for ever; what comes of it is noted as for any command, so that one whose
+/// peer is gone is found without a caller's help.
 pub(super) async fn keep_in_use(node: &Node) {
     let ping = redis::cmd("PING");
-    let mut pause = PING_EVERY;
     loop {
-        sleep(pause).await;
+        sleep(PING_EVERY).await;
         let mut open = node.open.load().to_vec();
         join_all(open.iter_mut().map(|connection| connection.send(&ping))).await;
-        let is_owed = |connection: &NodeConnection| connection.life.is_silent();
-        pause = match open.iter().any(is_owed) {
-            true => PING_SILENT_EVERY,
-            false => PING_EVERY,
-        };
     }
 }
 

@@ -52,6 +52,8 @@ struct Shared {
     fault: watch::Sender<Fault>,
     /// Changes when all connections are to be reset.
     reset: watch::Sender<()>,
+    /// The first so many connections are forgotten.
+    forgotten: watch::Sender<u64>,
     accepted: AtomicU64,
 }
 
@@ -66,6 +68,7 @@ impl Proxy {
             target: target.to_owned(),
             fault: watch::Sender::new(Fault::None),
             reset: watch::Sender::default(),
+            forgotten: watch::Sender::default(),
             accepted: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
@@ -89,6 +92,11 @@ impl Proxy {
         self.shared.reset.send_replace(());
     }
 
+    /// Nothing passes ever again on the first `count` connections, and they do not end; the others are as they were.
+    pub(crate) fn forget(&self, count: u64) {
+        self.shared.forgotten.send_replace(count);
+    }
+
     /// How many connections were accepted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::Relaxed)
@@ -102,7 +110,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             sleep(Duration::from_millis(10)).await;
             continue;
         };
-        shared.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
         if *shared.fault.borrow() == Fault::Refuse {
             reset(&client);
             continue;
@@ -111,6 +119,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let shared = shared.clone();
         connections.spawn(async move {
             let mut resets = shared.reset.subscribe();
+            let mut forgotten = shared.forgotten.subscribe();
             let mut client = client;
             let Ok(mut server) = TcpStream::connect(&shared.target).await else {
                 return reset(&client); // as if nobody listened here
@@ -121,8 +130,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let asked = pass(from_client, to_server, shared.fault.subscribe(), false);
                 let answered = pass(from_server, to_client, shared.fault.subscribe(), true);
                 tokio::select! {
-                    _ = async { tokio::join!(asked, answered) } => false,
+                    biased;
                     _ = resets.changed() => true,
+                    () = is_forgotten(number, &mut forgotten) => std::future::pending().await,
+                    _ = async { tokio::join!(asked, answered) } => false,
                 }
             };
             if is_reset {
@@ -131,6 +142,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
         });
     }
+}
+
+async fn is_forgotten(number: u64, forgotten: &mut watch::Receiver<u64>) {
+    let counted = forgotten.wait_for(|count| number < *count).await;
+    counted.expect("the sender is among what is shared");
 }
 
 /// One direction of a connection, until its end.

@@ -33,7 +33,14 @@ impl Service {
         arguments: &[&str],
         pairs: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        let mut command = command(arguments);
+        Self::run(command(arguments), pairs).await
+    }
+
+    /// The same with a command that ends in being `entra-redis`.
+    pub(crate) async fn run<N: AsRef<str>, V: AsRef<str>>(
+        mut command: Command,
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         command
             .env("HOST", "127.0.0.1")
             .env("PORT", "0")
@@ -122,6 +129,16 @@ impl Service {
         let answer = self.client.get(url).send().await.expect("it answers");
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("the body is whole"))
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux has it");
+        let mut lines = status.lines();
+        let resident = lines.find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().strip_suffix(" kB"));
+        1024 * kib.expect("it has some").parse::<u64>().expect("a number")
     }
 
     /// The names of its threads, each cut to 15 letters.

@@ -1,0 +1,260 @@
+//! Faults of Redis itself: gone, full, out of memory, not to be written to, slow, or of another mind about who may come in.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use entra_redis::{
+    emulator::Options,
+    identity::{AccessToken, Error, TokenSource},
+    redis::Pool,
+    secret::Secret,
+};
+
+use super::{ask, back_within_5_s, more, none_failed, only, plain, told, under_load, with};
+use crate::support::{Azure, Certificates, RedisServer, Traffic, Watched, eventually};
+
+/// Runs an administrator's command.
+async fn administer(redis: &RedisServer, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    let mut admin = redis.admin().await;
+    let done = command.query_async::<redis::Value>(&mut admin);
+    done.await
+        .unwrap_or_else(|error| panic!("{words:?}: {error}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_stopped_is_a_named_503_and_its_return_is_service_within_5_s() {
+    let mut redis = RedisServer::start().await;
+    let azure = Azure::start(Options {
+        redis: Some(redis.address()),
+        ..Options::default()
+    })
+    .await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    service.ready().await;
+    let load = under_load(&service, 4).await;
+    for _ in 0..2 {
+        redis.kill();
+        let told = told(&service, 503, "redis-unavailable").await;
+        assert_eq!(told.retry_after.as_deref(), Some("5"));
+        redis.restart().await;
+        back_within_5_s(&service).await;
+        more(&load, 50).await;
+    }
+    let (_, failures) = load.stop().await;
+    only(
+        &failures,
+        &[(503, "redis-unavailable"), (503, "connection-lost")],
+    );
+    service.ready().await;
+}
+
+/// As when Azure disables access keys: every connection is dropped, and the key is good for nothing any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
+    let redis = RedisServer::start().await;
+    administer(&redis, &["CONFIG", "SET", "requirepass", "a test's key"]).await;
+    let mut environment = plain(redis.address());
+    environment.extend(with([("REDIS_AUTH", "key"), ("REDIS_KEY", "a test's key")]));
+    let service = Watched::start(environment).await;
+    service.ready().await;
+    let url = format!("redis://:a%20test's%20key@{}", redis.address());
+    let admin = redis::Client::open(url).expect("it is a URL");
+    let admin = admin.get_multiplexed_async_connection().await;
+    let mut admin = admin.expect("it answers");
+
+    let mut disable = redis::pipe();
+    disable
+        .cmd("CONFIG")
+        .arg(&["SET", "requirepass", "another"]);
+    disable
+        .cmd("CLIENT")
+        .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let disabled = disable.query_async::<redis::Value>(&mut admin).await;
+    disabled.expect("the administrator may");
+    let told = told(&service, 503, "sign-in-refused").await;
+    assert_eq!(told.retry_after.as_deref(), Some("5"));
+    eventually("/readyz says why", async || {
+        let (status, report) = service.readiness().await;
+        let detail = report["checks"]["redis"]["detail"].as_str();
+        status == 503 && detail.is_some_and(|it| it.starts_with("Redis refuses the sign-in"))
+    })
+    .await;
+
+    let mut enable = redis::cmd("CONFIG");
+    enable.arg(&["SET", "requirepass", "a test's key"]);
+    let enabled = enable.query_async::<()>(&mut admin).await;
+    enabled.expect("the administrator may");
+    back_within_5_s(&service).await;
+}
+
+struct Somebody;
+
+#[async_trait::async_trait]
+impl TokenSource for Somebody {
+    fn name(&self) -> &'static str {
+        "Somebody"
+    }
+
+    async fn fetch(&self) -> Result<AccessToken, Error> {
+        Ok(AccessToken {
+            username: "somebody".to_owned(),
+            secret: Secret::new("a test's token"),
+            expires_at: SystemTime::now() + Duration::from_secs(3600),
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_keys_disabled_cost_who_signs_in_with_tokens_nothing() {
+    let certificates = Certificates::for_name("localhost");
+    let redis = RedisServer::with_tls(&certificates).await;
+    let user = [
+        "ACL",
+        "SETUSER",
+        "somebody",
+        "on",
+        ">a test's token",
+        "+@all",
+        "~*",
+    ];
+    administer(&redis, &user).await;
+    let mut admin = redis.admin().await;
+    let endpoint = format!("localhost:{}", redis.tls_port);
+    let pool = Pool::builder(endpoint.parse().expect("it is one"))
+        .ca_file(certificates.path("ca.pem"))
+        .token_source(Arc::new(Somebody))
+        .build()
+        .expect("the certificate is there");
+    pool.opened().await;
+    let traffic = Traffic::start(&pool, 4);
+    eventually("traffic", async || traffic.good() > 50).await;
+    let mut disable = redis::pipe();
+    disable
+        .cmd("ACL")
+        .arg(&["SETUSER", "default", "off", "resetpass"]);
+    disable
+        .cmd("CLIENT")
+        .arg(&["KILL", "USER", "default", "SKIPME", "yes"]);
+    let disabled = disable.query_async::<redis::Value>(&mut admin).await;
+    disabled.expect("the administrator may");
+    let before = traffic.good();
+    eventually("more traffic", async || traffic.good() > before + 200).await;
+    let ledger = traffic.stop().await;
+    assert!(ledger.failures.is_empty(), "{:?}", ledger.kinds());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_waits_for_its_own() {
+    let redis = RedisServer::start().await;
+    let service = Watched::start(plain(redis.address())).await;
+    service.ready().await;
+    eventually("the pool is full", async || {
+        service.metric("db_client_connection_count", &[]).await == 2.0
+    })
+    .await;
+    let load = under_load(&service, 4).await;
+    // The administrator's own connection is the third.
+    let mut admin = redis.admin().await;
+    let mut limit = async |count: u32| {
+        let mut limit = redis::cmd("CONFIG");
+        limit.arg("SET").arg("maxclients").arg(count);
+        let limited = limit.query_async::<()>(&mut admin).await;
+        limited.expect("the administrator may");
+    };
+    limit(3).await;
+    for sign_in in ["none", "key"] {
+        let mut environment = plain(redis.address());
+        environment.extend(with([("REDIS_AUTH", sign_in)]));
+        if sign_in == "key" {
+            environment.extend(with([("REDIS_KEY", "a test's key")]));
+        }
+        let second = Watched::start(environment).await;
+        for _ in 0..5 {
+            let told = ask(&second).await;
+            let met = (told.status, told.problem.as_str());
+            assert_eq!(met, (503, "redis-unavailable"), "{sign_in}");
+            assert_eq!(told.retry_after.as_deref(), Some("5"));
+        }
+        if sign_in == "none" {
+            limit(100).await;
+            back_within_5_s(&second).await;
+            second.ready().await;
+            limit(3).await;
+        }
+    }
+    none_failed(load).await;
+    assert_eq!(
+        service.metric("redis_connections_opened_total", &[]).await,
+        2.0
+    );
+}
+
+/// Redis answers and says no: told at once, asked once, and the connection is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_mended() {
+    let redis = RedisServer::start().await;
+    let service = Watched::start(plain(redis.address())).await;
+    service.ready().await;
+    assert_eq!(ask(&service).await.status, 200);
+    let faults: [(&str, &[&str], &[&str]); 2] = [
+        (
+            "OOM",
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+        (
+            "ReadOnly",
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ),
+    ];
+    for (code, fault, mend) in faults {
+        administer(&redis, fault).await;
+        let told = ask(&service).await;
+        assert_eq!(
+            (told.status, told.problem.as_str()),
+            (503, "redis-refused"),
+            "{code}"
+        );
+        assert_eq!(told.retry_after.as_deref(), Some("5"));
+        eventually("the log has Redis' own words", async || {
+            service.log().contains(code)
+        })
+        .await;
+        administer(&redis, mend).await;
+        assert_eq!(ask(&service).await.status, 200, "{code}");
+    }
+    let metrics = service.text("/metrics").await;
+    let metric = |name| crate::support::metric(&metrics, name, &[]);
+    assert_eq!(metric("redis_operation_retries_total"), 0.0);
+    assert_eq!(metric("redis_connections_closed_total"), 0.0);
+}
+
+/// Longer than a command, a request and a connection's patience: the deadline holds from the first to the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_stands_still_is_a_504_within_the_deadline_and_service_when_it_goes_on() {
+    let redis = RedisServer::start().await;
+    let mut environment = plain(redis.address());
+    environment.extend(with([
+        ("REQUEST_TIMEOUT", "1s"),
+        ("REDIS_COMMAND_TIMEOUT", "400ms"),
+    ]));
+    let service = Watched::start(environment).await;
+    service.ready().await;
+    let load = under_load(&service, 4).await;
+    redis.pause();
+    for _ in 0..6 {
+        let told = ask(&service).await;
+        assert_ne!(told.status, 200);
+        assert!(told.took < Duration::from_secs(3), "{told:?}");
+    }
+    redis.resume();
+    back_within_5_s(&service).await;
+    let (_, failures) = load.stop().await;
+    only(&failures, &[(504, "timed-out"), (503, "redis-unavailable")]);
+    assert!(failures.keys().any(|met| met.contains("timed-out")));
+}

@@ -1,0 +1,135 @@
+//! Faults of signing in: refused, unanswered, or with a token that Redis does not know yet.
+
+use std::time::Duration;
+
+use entra_redis::emulator::RedisFault;
+
+use super::{ask, back_within_5_s, none_failed, told, under_load, with};
+use crate::support::{Azure, Service, Watched, eventually};
+
+/// A service that gives a sign-in up after half a second: to tokens of seconds, what 5 s are to those of an hour.
+async fn impatient(azure: &Azure) -> Watched {
+    let mut environment = azure.environment("WorkloadIdentityCredential");
+    environment.extend(with([("REDIS_CONNECT_TIMEOUT", "500ms")]));
+    let service = Watched::start(environment).await;
+    service.ready().await;
+    eventually("the pool is full", async || {
+        service.metric("db_client_connection_count", &[]).await == 2.0
+    })
+    .await;
+    service
+}
+
+async fn reauths(service: &Service, outcome: &str) -> f64 {
+    let outcome = format!("outcome=\"{outcome}\"");
+    let labels = ["kind=\"reauth\"", &outcome];
+    service.metric("redis_auth_total", &labels).await
+}
+
+async fn opened(service: &Service) -> f64 {
+    service.metric("redis_connections_opened_total", &[]).await
+}
+
+/// The earlier sign-in stays in force, so that it is tried again and nobody notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_again_that_is_refused_for_a_time_costs_no_request_and_no_connection() {
+    let azure = Azure::with_lifetime(8).await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    service.ready().await;
+    let load = under_load(&service, 8).await;
+    azure.controls.set_redis(RedisFault::RefuseAuth);
+    let refused = async || azure.controls.counts().auth_refused;
+    eventually("refused again and again", async || refused().await >= 8).await;
+    azure.controls.set_redis(RedisFault::None);
+    eventually("both are signed in again", async || {
+        reauths(&service, "success").await >= 2.0
+    })
+    .await;
+    none_failed(load).await;
+    assert_eq!(opened(&service).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_refused_at_first_is_a_named_503_and_then_service() {
+    let azure = Azure::with_lifetime(60).await;
+    azure.controls.set_redis(RedisFault::RefuseAuth);
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let told = told(&service, 503, "sign-in-refused").await;
+    assert_eq!(told.retry_after.as_deref(), Some("5"));
+    let refused = async || azure.controls.counts().auth_refused;
+    eventually("refused again and again", async || refused().await >= 4).await;
+    eventually("/readyz says why", async || {
+        let (status, report) = service.readiness().await;
+        let detail = report["checks"]["redis"]["detail"].as_str();
+        status == 503 && detail.is_some_and(|it| it.starts_with("Redis refuses the sign-in"))
+    })
+    .await;
+    azure.controls.set_redis(RedisFault::None);
+    back_within_5_s(&service).await;
+    service.ready().await;
+}
+
+/// AUTH on an open connection is lost, and with it every answer after it. The connections take turns, and who gets no answer
+/// is replaced by one that is signed in with the new token, before the next one dares.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_again_that_is_never_answered_costs_no_request() {
+    let azure = Azure::with_lifetime(12).await;
+    let service = impatient(&azure).await;
+    let load = under_load(&service, 8).await;
+    azure.controls.set_redis(RedisFault::HangReauth);
+    eventually("both are replaced", async || opened(&service).await >= 4.0).await;
+    azure.controls.set_redis(RedisFault::None);
+    eventually("both with the new token", async || {
+        let metrics = service.text("/metrics").await;
+        let end = |name| crate::support::metric(&metrics, name, &[]);
+        end("redis_connection_token_expiry_timestamp_seconds")
+            == end("entra_token_expiry_timestamp_seconds")
+    })
+    .await;
+    none_failed(load).await;
+    assert_eq!(reauths(&service, "failure").await, 2.0);
+}
+
+/// No sign-in at all is answered: the first to try is lost, and cannot be replaced. The other stays with its earlier sign-in.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_sign_in_is_answered_the_earlier_ones_serve() {
+    let azure = Azure::with_lifetime(12).await;
+    let service = impatient(&azure).await;
+    let load = under_load(&service, 8).await;
+    azure.controls.set_redis(RedisFault::HangAuth);
+    eventually("one has tried, and a new one too", async || {
+        let new = service.log().contains("signing in to localhost");
+        reauths(&service, "failure").await >= 1.0 && new
+    })
+    .await;
+    azure.controls.set_redis(RedisFault::None);
+    eventually("both are there again", async || {
+        service.metric("db_client_connection_count", &[]).await == 2.0
+    })
+    .await;
+    none_failed(load).await;
+}
+
+/// As Azure does, which spreads the news of a token: refused at first, and then accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_redis_knows_late_cost_no_request_and_no_connection() {
+    let azure = Azure::with_lifetime(11).await;
+    azure
+        .controls
+        .set_redis(RedisFault::LateTokens(Duration::from_secs(1)));
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    assert_eq!(ask(&service).await.status, 503);
+    service.ready().await;
+    let refused_at_start = azure.controls.counts().auth_refused;
+    assert!(refused_at_start >= 1, "the first token was late");
+    let load = under_load(&service, 4).await;
+    for signed_in_again in [2.0, 4.0] {
+        eventually("a rotation", async || {
+            reauths(&service, "success").await >= signed_in_again
+        })
+        .await;
+    }
+    none_failed(load).await;
+    assert!(azure.controls.counts().auth_refused >= refused_at_start + 4);
+    assert_eq!(opened(&service).await, 2.0);
+}

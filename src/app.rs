@@ -53,8 +53,10 @@ pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemet
 #[non_exhaustive]
 pub enum Error {
     /// A listener cannot be bound.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}, as {variable} says")]
     Bind {
+        /// Which says so: `PORT` or `ADMIN_PORT`.
+        variable: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -78,7 +80,7 @@ pub struct App {
     metrics: Metrics,
     public: Server,
     admin: Option<Server>,
-    routes: Router,
+    routes: Router<Pool>,
     log_filter: Option<LogFilter>,
 }
 
@@ -88,14 +90,16 @@ impl App {
     /// # Errors
     /// An address cannot be bound.
     pub async fn bind(config: Config, metrics: Metrics) -> Result<Self, Error> {
-        let bind = async |address| {
-            Server::bind(address)
-                .await
-                .map_err(|source| Error::Bind { address, source })
+        let bind = async |variable, address| {
+            Server::bind(address).await.map_err(|source| Error::Bind {
+                variable,
+                address,
+                source,
+            })
         };
-        let public = bind(config.http.public).await?;
+        let public = bind("PORT", config.http.public).await?;
         let admin = match config.http.admin {
-            Some(address) => Some(bind(address).await?),
+            Some(address) => Some(bind("ADMIN_PORT", address).await?),
             None => None,
         };
         Ok(Self {
@@ -114,8 +118,24 @@ impl App {
         self
     }
 
-    /// Adds routes of your own to the public listener; they get the same limits, layers and errors.
-    pub fn routes(mut self, routes: Router) -> Self {
+    /// Adds routes of your own to the public listener; they get the same limits, layers and errors, and the pool as their
+    /// state. With [`http::Problem`] as a handler's error, `?` on the pool's answers what `/sample` would.
+    ///
+    /// ```
+    /// use axum::{Router, extract::State, routing::post};
+    /// use entra_redis::{http::Problem, redis::Pool};
+    ///
+    /// async fn visit(State(pool): State<Pool>) -> Result<String, Problem> {
+    ///     let visits: u64 = pool.query(redis::cmd("INCR").arg("visits")).await?;
+    ///     Ok(visits.to_string())
+    /// }
+    ///
+    /// let routes: Router<Pool> = Router::new().route("/visits", post(visit));
+    /// ```
+    ///
+    /// # Panics
+    /// A path is there already among those that were added before.
+    pub fn routes(mut self, routes: Router<Pool>) -> Self {
         self.routes = self.routes.merge(routes);
         self
     }
@@ -184,7 +204,7 @@ impl App {
                 concurrency: config.http.max_concurrent_requests,
             },
             admin.is_some(),
-            routes,
+            routes.with_state(pool.clone()),
         );
         info!(
             server.address = %public.address(),

@@ -3,6 +3,7 @@
 
 use std::{io::IsTerminal, io::Write, process::ExitCode, time::Duration};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use entra_redis::{
     config::Environment,
@@ -50,7 +51,12 @@ pub(crate) fn doctor(environment: &Environment, options: &Options) -> ExitCode {
         };
         tokio::select! {
             ended = rounds => ended,
-            () = stop => Ok(()),
+            () = stop => {
+                if has_moving_line() {
+                    say(CLEAR_LINE)?; // the step that is not ended, and the terminal's ^C
+                }
+                Ok(())
+            }
         }
     });
     match (examined, latest) {
@@ -73,13 +79,13 @@ async fn round(environment: &Environment, options: &Options) -> std::io::Result<
         }
         return Ok(report);
     }
-    let is_terminal = std::io::stdout().is_terminal();
+    let moves = has_moving_line();
     let mut unsaid = Ok(());
     let report = examine(environment, |progress| {
         let line = match progress {
-            Progress::Begun(step) if is_terminal => format!("  {step} ..."),
+            Progress::Begun(step) if moves => format!("  {step} ..."),
             Progress::Begun(_) => return,
-            Progress::Ended(finding) if is_terminal => format!("{CLEAR_LINE}{finding}\n"),
+            Progress::Ended(finding) if moves => format!("{CLEAR_LINE}{finding}\n"),
             Progress::Ended(finding) => format!("{finding}\n"),
         };
         if unsaid.is_ok() {
@@ -90,6 +96,12 @@ async fn round(environment: &Environment, options: &Options) -> std::io::Result<
     unsaid?;
     say(&format!("\n{report}\n"))?;
     Ok(report)
+}
+
+/// Whether the output is a terminal that takes escapes: without them nothing can take the place of a line.
+fn has_moving_line() -> bool {
+    let output = std::io::stdout();
+    output.is_terminal() && AutoStream::choice(&output) != ColorChoice::Never
 }
 
 /// Writes to standard output, with colours where there are any to be seen; a reader that went away is no failure.

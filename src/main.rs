@@ -4,6 +4,7 @@
 //! line of its own. What does not belong here: anything a test could not reach through the library.
 
 mod diagnosis;
+mod manual;
 #[cfg(feature = "emulator")]
 mod workbench;
 
@@ -28,7 +29,9 @@ const EXIT_USAGE: u8 = 64;
 #[command(
     name = "entra-redis",
     version,
-    after_help = "Without a command: serve. The environment configures it: see `entra-redis config`."
+    max_term_width = 100,
+    after_help = "Without a command: serve. Variables configure it: see `entra-redis config`.",
+    after_long_help = manual::page(manual::COMMAND_LINE)
 )]
 struct Cli {
     #[command(subcommand)]
@@ -38,25 +41,33 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service (the default)
+    #[command(after_long_help = manual::page(manual::SERVE))]
     Serve,
     /// Run the service with an emulated Entra ID and Redis on this machine; nothing else is needed
     #[cfg(feature = "emulator")]
+    #[command(after_long_help = manual::page(manual::DEV))]
     Dev(workbench::DevOptions),
     /// Run the emulated Entra ID and Redis alone and print the variables that clients need
     #[cfg(feature = "emulator")]
+    #[command(after_long_help = manual::page(manual::EMULATE))]
     Emulate(workbench::EmulateOptions),
     /// Say what is wrong between this environment and Redis, step by step, and what to do
+    #[command(after_long_help = manual::page(manual::DOCTOR))]
     Doctor(diagnosis::Options),
     /// Print every variable: name, value in force, meaning
+    #[command(after_long_help = manual::page(manual::CONFIG))]
     Config,
     /// Print the OpenAPI document
+    #[command(after_long_help = manual::page(manual::OPENAPI))]
     Openapi,
-    /// Print a shell's completions, such as for `source <(entra-redis completions bash)`
+    /// Print completions for a shell
+    #[command(after_long_help = manual::page(manual::COMPLETIONS))]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Ask /healthz of the service that runs with the same environment; for a container's HEALTHCHECK
+    #[command(after_long_help = manual::page(manual::HEALTHCHECK))]
     Healthcheck,
 }
 

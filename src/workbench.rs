@@ -1,38 +1,35 @@
 //! The commands of the workbench: `dev` and `emulate`.
 //!
 //! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
-//! variables. Nothing here is in a production build.
+//! variables. Nothing here is in a production build. What `dev` says meanwhile is `telling`'s.
+
+mod telling;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use entra_redis::{
-    app::App,
+    app::{self, App},
     config::{Config, Endpoint, Environment, Http},
-    emulator::{self, Controls, Emulator, FederatedCredential, KeySource},
+    emulator::{self, Emulator, FederatedCredential, KeySource},
     lifecycle,
 };
-use tokio::time::sleep;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{block_on, complain, print, run};
-
-/// How often `dev` looks whether a token rotated.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Connections sign in again within 5 % of what is left of a token; with short tokens that is a moment.
-const SETTLED_AFTER: Duration = Duration::from_millis(500);
+use self::telling::{Banner, tell, tell_end, url};
+use crate::{block_on, print, run};
 
 /// Options of both commands.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How long tokens live, such as 5s or 2m
+    /// How long tokens live, such as 5s or 2m; at least 1s
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
     token_lifetime: Duration,
     /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
@@ -131,6 +128,11 @@ pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> 
     let host = Http::new(&environment)?.public.ip();
     block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
+        let ports = [
+            ("--identity-port", options.identity_port),
+            ("--authority-port", options.authority_port),
+            ("--redis-port", options.redis_port),
+        ];
         let emulator = Emulator::bind(emulator::Options {
             identity_port: options.identity_port,
             authority_port: options.authority_port,
@@ -139,7 +141,19 @@ pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> 
             ..options.both.emulator(host)
         })
         .await
-        .context("cannot start the emulator")?;
+        .map_err(|error| {
+            let taken = match &error {
+                emulator::Error::Bind { address, source } => taken(*address, source),
+                _ => None,
+            };
+            let option = ports.iter().find(|(_, port)| Some(*port) == taken);
+            anyhow::Error::new(error).context(match option {
+                Some((option, port)) => format!(
+                    "port {port} is taken by another program: give {option} another one, or 0 for a free one"
+                ),
+                None => "cannot start the emulator".to_owned(),
+            })
+        })?;
         let lines: Vec<String> = emulator
             .variables()
             .into_iter()
@@ -198,98 +212,67 @@ pub(crate) fn dev(mut environment: Environment, options: DevOptions) -> anyhow::
         let config = Config::new(&environment)?;
         let redis_endpoint = config.redis.endpoint.to_string();
         let authority = config.identity.authority_host.clone();
+        let (bound, listens) = oneshot::channel();
         let announce = |app: &App| {
             let service = url(app.public_address());
-            let probes = app.admin_address().map_or(service.clone(), url);
-            let behind = options.redis.as_deref().unwrap_or("a store in memory");
-            let lifetime = options.token_lifetime.as_secs();
-            let (bold, faint) = (Style::new().bold(), Style::new().dimmed());
-            show(&format!(
-                "{bold}entra-redis dev{bold:#}: the service, Entra ID and Redis run in this process
-
-  try        {bold}curl {service}/sample{bold:#}
-  look       {bold}{service}/{bold:#}
-  explore    {service}/swagger
-  ready?     {probes}/readyz
-  metrics    {probes}/metrics
-  Entra ID   {authority}  {faint}(emulated; tokens live {lifetime} s and rotate by themselves){faint:#}
-  Redis      {redis_endpoint}  {faint}(emulated front with TLS and sign-in; behind it {behind}){faint:#}
-
-{faint}Ctrl-C stops it. `entra-redis emulate` runs Entra ID and Redis alone, for programs of your own.{faint:#}
-"
-            ))?;
-            if open && let Err(error) = open::that_detached(format!("{service}/")) {
-                complain(&format!("entra-redis: cannot open a browser: {error}"));
-            }
+            let _ = bound.send(Banner {
+                probes: app.admin_address().map_or(service.clone(), url),
+                service,
+                authority,
+                redis_endpoint,
+                behind: options.redis,
+                lifetime: options.token_lifetime,
+                open,
+            });
             Ok(())
         };
-        let controls = emulator.controls();
-        let telling =
-            is_for_a_person.then(|| tokio::spawn(tell_rotations(controls, options.token_lifetime)));
+        let stopping = CancellationToken::new();
+        let telling = tokio::spawn(tell(
+            listens,
+            emulator.controls(),
+            is_for_a_person,
+            stopping.clone(),
+        ));
+        let stop = async {
+            stop.await;
+            stopping.cancel();
+        };
         let end = CancellationToken::new();
         let running = tokio::spawn(emulator.run(end.clone()));
         let result = run(config, announce, stop).await;
-        if let Some(telling) = telling {
-            telling.abort();
-        }
+        telling.abort();
         end.cancel();
         running.await.context("the emulator failed")?;
-        result
+        result.map_err(with_another_port)?;
+        if is_for_a_person {
+            tell_end()?;
+        }
+        Ok(())
     })
 }
 
-/// One line for each token: how many connections signed in with it in place, as Redis' front counted.
-async fn tell_rotations(controls: Controls, lifetime: Duration) {
-    let mut told = controls.counts();
-    loop {
-        sleep(LOOK_EVERY).await;
-        let now = controls.counts();
-        if now.auth_accepted == told.auth_accepted {
-            continue;
-        }
-        // Sign-ins are staggered: the line waits for the last.
-        let mut latest = now;
-        loop {
-            sleep(SETTLED_AFTER).await;
-            let now = controls.counts();
-            if now.auth_accepted == latest.auth_accepted {
-                break;
-            }
-            latest = now;
-        }
-        let signed_in = latest.auth_accepted - told.auth_accepted;
-        let opened = latest.connections_opened - told.connections_opened;
-        let style = AnsiColor::Cyan.on_default();
-        let line = format!(
-            "{style}token {}{style:#} lives {} s: {signed_in} sign-ins, {opened} connections opened",
-            latest.tokens_issued,
-            lifetime.as_secs()
-        );
-        if show(&line).is_err() {
-            return;
-        }
-        told = latest;
-    }
+/// The port, where another program has it.
+fn taken(address: SocketAddr, error: &io::Error) -> Option<u16> {
+    (error.kind() == io::ErrorKind::AddrInUse).then_some(address.port())
 }
 
-/// Prints with colours where there are any to be seen.
-fn show(text: &str) -> anyhow::Result<()> {
-    let text = match AutoStream::choice(&std::io::stdout()) {
-        ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
-        _ => text.to_owned(),
+/// Says what to do where the service's port is taken: so it is for whoever runs `dev` a second time.
+fn with_another_port(error: anyhow::Error) -> anyhow::Error {
+    let taken = match error.downcast_ref::<app::Error>() {
+        Some(app::Error::Bind {
+            variable,
+            address,
+            source,
+        }) => taken(*address, source).map(|port| (*variable, port)),
+        _ => None,
     };
-    print(&text)
-}
-
-/// Where a person on this machine finds a listener.
-fn url(mut address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    format!("http://{address}")
+    let Some((variable, port)) = taken else {
+        return error;
+    };
+    let next = port.checked_add(1).unwrap_or(port - 1);
+    error.context(format!(
+        "port {port} is taken by another program: `{variable}={next} entra-redis dev` takes another, {variable}=0 a free one"
+    ))
 }
 
 impl Options {

@@ -70,6 +70,16 @@ pub(super) fn is_token(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
+/// A user of Redis. What is pasted here is shown: in the log, by `doctor`, on the admin port.
+pub(super) fn user_name(text: &str) -> Result<String, Expected> {
+    match is_token(text) {
+        true => Err(
+            "a user name, such as an object id, and not a token: unset, it is the token's own oid claim",
+        ),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// `true` or `false`, in any letter case.
 pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     match text.to_ascii_lowercase().as_str() {

@@ -195,7 +195,7 @@ pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity 
             (None, _) => IdentityEndpoint::Unset,
         },
         scope: parser.defaulted("REDIS_SCOPE", raw.redis_scope, parse::scope),
-        username: raw.redis_username,
+        username: parser.optional("REDIS_USERNAME", raw.redis_username, parse::user_name),
         roots: Roots {
             file: parser.optional("SSL_CERT_FILE", raw.ssl_cert_file, parse::certificates),
             directory: parser.optional("SSL_CERT_DIR", raw.ssl_cert_dir, parse::directory),

@@ -9,9 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use tracing::warn;
 use utoipa::ToSchema;
 
-use crate::redis;
+use crate::{redis, report::Chain};
 
 /// A problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -164,6 +165,14 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+/// For `?` in a handler. The error ends here, so here it is logged.
+impl From<redis::Error> for Problem {
+    fn from(error: redis::Error) -> Self {
+        warn!(error = %Chain(&error), "a request failed at Redis");
+        Self::from(&error)
     }
 }
 

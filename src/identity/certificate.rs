@@ -50,6 +50,11 @@ pub enum CertificateError {
     /// The private key is encrypted and no password opens it.
     #[error("the private key is encrypted: set AZURE_CLIENT_CERTIFICATE_PASSWORD to its password")]
     Locked,
+    /// The private key is encrypted by a cipher that is not known here.
+    #[error(
+        "the private key is encrypted in an unknown way: encrypt it with `openssl pkcs8 -topk8 -v2 aes-256-cbc`"
+    )]
+    UnknownCipher,
     /// Entra ID takes RSA keys only.
     #[error("the private key is not an RSA key of 2048 bits or more")]
     NotRsa,
@@ -80,7 +85,7 @@ impl ClientCertificate {
             let (_, document) =
                 pkcs8::SecretDocument::from_pem(encrypted).map_err(|_| CertificateError::NoKey)?;
             let key = pkcs8::EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
-                .map_err(|_| CertificateError::NoKey)?
+                .map_err(|_| CertificateError::UnknownCipher)?
                 .decrypt(password)
                 .map_err(|_| CertificateError::Locked)?;
             return Self::new(certificate.as_ref(), RsaKeyPair::from_pkcs8(key.as_bytes()));

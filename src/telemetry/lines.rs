@@ -4,6 +4,7 @@
 
 use std::{fmt, io::IsTerminal, sync::OnceLock};
 
+use anstream::{AutoStream, ColorChoice};
 use opentelemetry::{Context, trace::TraceContextExt};
 use tracing::{Event, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -33,14 +34,16 @@ pub(super) struct Lines {
 
 /// The thread, and the layer that hands lines to it.
 pub(super) fn start(config: &config::Telemetry) -> (Lines, Box<dyn Layer<Registry> + Send + Sync>) {
-    let is_terminal = std::io::stdout().is_terminal();
-    let format = config.log_format.unwrap_or(match is_terminal {
+    let output = std::io::stdout();
+    let format = config.log_format.unwrap_or(match output.is_terminal() {
         true => LogFormat::Text,
         false => LogFormat::Json,
     });
+    // NO_COLOR and TERM=dumb are heeded as everywhere else in this binary.
+    let has_colours = AutoStream::choice(&output) != ColorChoice::Never;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING)
-        .finish(std::io::stdout());
+        .finish(output);
     let lines = Lines {
         dropped: writer.error_counter(),
         _guard: guard,
@@ -56,7 +59,7 @@ pub(super) fn start(config: &config::Telemetry) -> (Lines, Box<dyn Layer<Registr
                     .with_span_list(false),
             ))
             .boxed(),
-        LogFormat::Text => layer.with_ansi(is_terminal).boxed(),
+        LogFormat::Text => layer.with_ansi(has_colours).boxed(),
     };
     (lines, layer)
 }

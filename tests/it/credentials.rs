@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Azure, Load, Service, eventually};
+use crate::support::{Azure, Load, Service, eventually, example};
 
 async fn signs_in(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
     let mut environment = azure.environment(credential);
@@ -320,6 +320,10 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=application -keyout key.pem -out certificate.pem",
     );
     openssl("pkcs8 -topk8 -v2 aes-256-cbc -in key.pem -passout pass:opens-it -out locked-key.pem");
+    openssl("pkcs8 -topk8 -v2 des3 -in key.pem -passout pass:opens-it -out des3-key.pem"); // what `req` does
+    openssl(
+        "pkcs8 -topk8 -v2 camellia-256-cbc -in key.pem -passout pass:opens-it -out camellia-key.pem",
+    );
     openssl("rsa -traditional -in key.pem -out old-key.pem");
     openssl(
         "pkcs12 -export -inkey key.pem -in certificate.pem -passout pass:opens-it -out new.pfx",
@@ -334,6 +338,8 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
     write("plain.pem", &["certificate.pem", "key.pem"]);
     write("reversed.pem", &["old-key.pem", "certificate.pem"]);
     write("locked.pem", &["certificate.pem", "locked-key.pem"]);
+    write("des3.pem", &["certificate.pem", "des3-key.pem"]);
+    write("camellia.pem", &["certificate.pem", "camellia-key.pem"]);
     write("keyless.pem", &["certificate.pem"]);
     write("certificateless.pem", &["key.pem"]);
     write("elliptic.pem", &["certificate.pem", "ec-key.pem"]);
@@ -348,6 +354,7 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
         ("plain.pem", ""),
         ("reversed.pem", ""),
         ("locked.pem", "opens-it"),
+        ("des3.pem", "opens-it"),
         ("new.pfx", "opens-it"),
         ("open.pfx", ""),
     ];
@@ -365,6 +372,7 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
         ("elliptic.pem", "", "not an RSA key"),
         ("locked.pem", "", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
         ("locked.pem", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+        ("camellia.pem", "opens-it", "encrypted in an unknown way"),
         ("new.pfx", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
         ("garbage.pfx", "", "neither PEM nor PFX"),
         ("absent.pem", "", "cannot be read"),
@@ -389,16 +397,7 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
 #[tokio::test]
 async fn a_managed_identity_is_named_in_each_way_the_platform_allows() {
     let azure = Azure::with_lifetime(60).await;
-    let example = std::env::current_exe().expect("it runs");
-    let example = example
-        .ancestors()
-        .nth(2)
-        .expect("target/debug/deps/it")
-        .join("examples/managed_identity");
-    assert!(
-        example.exists(),
-        "run `cargo build --examples` first, as `tests/run` does"
-    );
+    let example = example("managed_identity");
     let run = async |kind: &str, id: &str| {
         let mut command = tokio::process::Command::new(&example);
         command

@@ -25,7 +25,7 @@ pub(crate) use self::{
     proxy::{Fault, Proxy},
     redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,
-    service::{Service, client, command, metric},
+    service::{Service, client, command, example, metric},
     traffic::Traffic,
     watched::Watched,
 };

@@ -1,6 +1,7 @@
 //! The service as its users run it: a process configured by variables, known by its log and its ports.
 
 use std::{
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -36,7 +37,7 @@ impl Service {
         Self::run(command(arguments), pairs).await
     }
 
-    /// The same with a command that ends in being `entra-redis`.
+    /// The same with another program that is made of our [`entra_redis::app::App`], or a command that ends in being one.
     pub(crate) async fn run<N: AsRef<str>, V: AsRef<str>>(
         mut command: Command,
         pairs: impl IntoIterator<Item = (N, V)>,
@@ -212,6 +213,18 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 /// The variables of libfaketime, under whose clock all processes of a test are, or none.
 fn is_of_the_clock(name: &std::ffi::OsStr) -> bool {
     name == "LD_PRELOAD" || name.as_encoded_bytes().starts_with(b"FAKETIME")
+}
+
+/// Where the example of this name is.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("it runs");
+    let built = test.ancestors().nth(2).expect("target/debug/deps/it");
+    let example = built.join("examples").join(name);
+    assert!(
+        example.exists(),
+        "run `cargo build --examples` first, as `tests/run` does"
+    );
+    example
 }
 
 /// An HTTP client without proxies.

@@ -1,0 +1,36 @@
+//! The library alone in a program of your own, as the README shows it.
+
+use std::{error::Error, sync::Arc};
+
+use entra_redis::{
+    config::{Config, Environment},
+    identity::AzureCredential,
+    redis::Pool,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let config = Config::new(&Environment::from_process())?; // REDIS_ENDPOINT, AZURE_… and the others
+    let credential = Arc::new(AzureCredential::new(config.identity)?);
+    let pool = Pool::from_config(config.redis)
+        .token_source(credential)
+        .build()?;
+
+    pool.opened().await; // as long as it takes; get() and query() fail fast, and say why
+    let visits: u64 = pool.query(redis::cmd("INCR").arg("visits")).await?; // at most once
+    let again: u64 = pool
+        .query_idempotent(redis::cmd("GET").arg("visits")) // may be sent again
+        .await?;
+    println!("visit {visits}, and Redis says {again}");
+
+    let mut connection = pool.get().await?; // a redis::aio::ConnectionLike, shared and signed in
+    let removed: bool = redis::cmd("DEL")
+        .arg("gone")
+        .query_async(&mut connection)
+        .await?;
+    println!("was there something to remove? {removed}");
+
+    drop(connection); // close() waits for whoever holds one
+    pool.close().await;
+    Ok(())
+}

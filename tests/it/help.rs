@@ -1,0 +1,107 @@
+//! What `--help` and `-h` say, and that the README names all of it.
+
+use crate::support::{command, repository};
+
+const COMMANDS: [&str; 8] = [
+    "serve",
+    "dev",
+    "emulate",
+    "doctor",
+    "config",
+    "openapi",
+    "completions",
+    "healthcheck",
+];
+
+/// What it prints on a terminal as wide as that, without the terminal.
+async fn said(arguments: &[&str], columns: &str) -> String {
+    let mut command = command(arguments);
+    let output = command.env("COLUMNS", columns).output().await;
+    let output = output.expect("the binary was built");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    let text = String::from_utf8(output.stdout).expect("it is text");
+    assert!(!text.contains('\u{1b}'), "colours are for terminals");
+    text
+}
+
+fn reads(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("help");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[tokio::test]
+async fn help_is_what_it_was() {
+    reads("entra-redis", &said(&["--help"], "80").await);
+    for name in COMMANDS {
+        let page = said(&[name, "--help"], "80").await;
+        assert_eq!(page, said(&["help", name], "80").await, "{name}");
+        reads(name, &page);
+    }
+}
+
+#[tokio::test]
+async fn help_fits_its_terminal_and_is_short_where_it_was_asked_to_be() {
+    let pages: Vec<Vec<&str>> = [vec![]]
+        .into_iter()
+        .chain(COMMANDS.map(|name| vec![name]))
+        .collect();
+    for page in pages {
+        let long = [&page[..], &["--help"]].concat();
+        for (columns, limit) in [("80", 80), ("100", 100), ("300", 100)] {
+            let text = said(&long, columns).await;
+            let widest = text.lines().max_by_key(|line| line.chars().count());
+            let widest = widest.expect("it says something");
+            assert!(widest.chars().count() <= limit, "{long:?}: {widest}");
+        }
+        // The pages are written for 80 columns: nothing of them is broken.
+        let (wide, long) = (said(&long, "300").await, said(&long, "80").await);
+        let page_of = |text: &str| {
+            text.split_once("\nExamples:\n")
+                .map(|(_, page)| page.to_owned())
+        };
+        assert_eq!(page_of(&long), page_of(&wide));
+        let short = said(&[&page[..], &["-h"]].concat(), "80").await;
+        assert!(long.contains("\nExamples:\n"), "{long}");
+        assert!(!short.contains("Examples:"), "{short}");
+        assert!(short.lines().count() < long.lines().count(), "{short}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_is_in_the_readme_and_every_option_too() {
+    let help = said(&["--help"], "80").await;
+    let (_, listed) = help.split_once("Commands:\n").expect("there are some");
+    let listed = listed.split("\n\n").next().expect("a list");
+    let listed: Vec<&str> = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !name.is_empty() && *name != "help")
+        .collect();
+    assert_eq!(listed, COMMANDS);
+
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is one");
+    let (_, section) = readme.split_once("## Commands\n").expect("there is one");
+    let section = section.split("\n## ").next().expect("it ends");
+    for name in COMMANDS {
+        assert!(
+            section.contains(&format!("`entra-redis {name}")),
+            "the README's table has no {name}"
+        );
+        let page = said(&[name, "--help"], "80").await;
+        let (_, options) = page.split_once("\nOptions:\n").expect("at least --help");
+        let options = options.split("\nExamples:").next().expect("a list");
+        let options = options
+            .lines()
+            .filter(|line| line.trim_start().starts_with("--"));
+        for option in options.filter_map(|line| line.split_whitespace().next()) {
+            assert!(
+                section.contains(&format!("`{option}")),
+                "the README has no {option} of {name}"
+            );
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display},
+    iter::Sum,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,7 +12,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use crate::support::{Record, client, metric};
 
 /// One scrape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
     pub(super) rotations: f64,
     /// Connections that are open.
@@ -55,6 +56,25 @@ impl Sample {
         self.connections == 2.0
             && self.token == self.signed_in
             && self.token >= now + left.as_secs_f64()
+    }
+}
+
+/// Of several replicas; ends of tokens have no sum that says anything.
+impl Sum for Sample {
+    fn sum<I: Iterator<Item = Self>>(samples: I) -> Self {
+        samples.fold(Self::default(), |sum, one| Self {
+            rotations: sum.rotations + one.rotations,
+            connections: sum.connections + one.connections,
+            opened: sum.opened + one.opened,
+            closed: sum.closed + one.closed,
+            accepted: sum.accepted + one.accepted,
+            refused: sum.refused + one.refused,
+            token: f64::NAN,
+            signed_in: f64::NAN,
+            resident: sum.resident + one.resident,
+            descriptors: sum.descriptors + one.descriptors,
+            tasks: sum.tasks + one.tasks,
+        })
     }
 }
 
@@ -113,10 +133,10 @@ impl Table {
     }
 
     /// What both tests tell of the service from the first sample to the last; its clock is `speed` times as fast as ours.
-    pub(super) fn common(self, first: &Sample, last: &Sample, record: &Record, speed: u64) -> Self {
+    pub(super) fn common(self, first: &Sample, last: &Sample, record: &Record, speed: u32) -> Self {
         let mebibytes = |bytes: f64| bytes / 1024.0 / 1024.0;
         #[expect(clippy::cast_precision_loss, reason = "they are durations of requests")]
-        let milliseconds = |microseconds: u64| microseconds as f64 / 1000.0 / speed as f64;
+        let milliseconds = |microseconds: u64| microseconds as f64 / 1000.0 / f64::from(speed);
         let took = &record.durations;
         let [median, late] = [0.5, 0.99].map(|share| milliseconds(took.value_at_quantile(share)));
         let most = milliseconds(took.max());

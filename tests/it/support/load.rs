@@ -39,6 +39,26 @@ pub(crate) struct Record {
     pub(crate) durations: Histogram<u64>,
 }
 
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            good: 0,
+            failures: Vec::new(),
+            durations: Histogram::new(3).expect("three digits are allowed"),
+        }
+    }
+}
+
+impl Record {
+    /// Adds what became of another load.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.good += other.good;
+        self.failures.extend_from_slice(&other.failures);
+        let durations = self.durations.add(&other.durations);
+        durations.expect("it resizes itself");
+    }
+}
+
 struct Shared {
     stop: AtomicBool,
     /// Whether the server may stop listening.

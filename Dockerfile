@@ -21,7 +21,7 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src examples \
  && echo '//! Empty.' > src/lib.rs \
  && (cat src/lib.rs && echo 'fn main() {}') > src/main.rs \
- && cp src/main.rs examples/faults.rs
+ && cp src/main.rs examples/faults.rs && cp src/main.rs examples/own_route.rs
 
 FROM toolchain AS dependencies
 RUN cargo auditable build --locked --release --no-default-features --features service

@@ -18,6 +18,7 @@ mod sample;
 mod server;
 mod status;
 mod trace;
+mod unread;
 
 use std::sync::{Arc, atomic::AtomicU64};
 

@@ -1,12 +1,16 @@
 //! What every request passes through, outermost first:
 //!
 //! 1. any letter case of `/sample` (outside the router: layers run after matching),
-//! 2. request id, spans, duration and count, the line in the access log ([`observe`]),
+//! 2. request id, spans, duration and count, the line in the access log, the end of the connection told ([`observe`]),
 //! 3. panics become a 500 that hurts no other request,
 //! 4. on public routes: bounded concurrency, bounded body, bounded time ([`limit`]),
 //! 5. the handler.
 
-use std::{pin::pin, sync::Arc, time::Duration, time::Instant};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -25,7 +29,7 @@ use super::{
     error::Problem,
     instruments,
     sample::{self, PreviousVisit},
-    trace,
+    trace, unread,
 };
 use crate::lifecycle::{Lifecycle, Phase};
 
@@ -111,7 +115,7 @@ struct Observer {
 async fn observe(
     State(observer): State<Arc<Observer>>,
     route: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
@@ -132,6 +136,7 @@ async fn observe(
         http.route = matched,
         http.request.id = id.to_str().unwrap_or_default(),
     );
+    let body_is_read = unread::watch(&mut request);
     let active = Active::new(&observer.active);
     let handled = async {
         let response = next.run(request).await;
@@ -148,8 +153,10 @@ async fn observe(
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    // HTTP/2 has GOAWAY for this.
-    if version < Version::HTTP_2 && observer.lifecycle.phase() == Phase::Draining {
+    let body_is_left = body_is_read.is_some_and(|is_read| !is_read.load(Ordering::Relaxed));
+    // HTTP/2 ends the request's stream alone, and has GOAWAY for the connection.
+    if version < Version::HTTP_2 && (body_is_left || observer.lifecycle.phase() == Phase::Draining)
+    {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // A path that matched nothing has no route label, as OpenTelemetry has it: paths are unbounded.
@@ -265,9 +272,7 @@ async fn limit(State(limiter): State<Arc<Limiter>>, request: Request, next: Next
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > LARGEST_BODY_BYTES) {
-        // The body is not read, so nothing else can be asked on this connection.
-        let close = [(header::CONNECTION, "close")];
-        return (close, Problem::BODY_TOO_LARGE).into_response();
+        return Problem::BODY_TOO_LARGE.into_response();
     }
     match tokio::time::timeout(limiter.timeout, next.run(request)).await {
         Ok(response) => response,

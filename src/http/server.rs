@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use super::{layers::fold_case, log_level};
+use super::{layers::fold_case, log_level, unread::Lingering};
 
 /// hyper counts the wait for a connection's next request as part of the time its headers take, so this must be longer
 /// than load balancers keep idle connections (60 s with most), or they would send into a connection just closed.
@@ -132,7 +132,8 @@ impl Server {
                     },
                     () = end_silent.cancelled() => return,
                 }
-                let connection = http.serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    http.serve_connection(TokioIo::new(Lingering::new(stream)), service);
                 // hyper's limit of headers begins once it is known to be HTTP/1 or HTTP/2, for which the first bytes may not
                 // be enough, and holds for HTTP/1 alone.
                 let nothing_brought = async {

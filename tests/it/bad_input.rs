@@ -11,9 +11,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::oneshot,
+    time::timeout,
 };
 
-use crate::support::{Azure, Load, RedisServer, Service, eventually};
+use crate::support::{Azure, LIMIT, Load, RedisServer, Service, eventually};
 
 async fn run(pairs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = crate::support::command(arguments);
@@ -120,12 +121,59 @@ async fn oversized_headers_are_refused_and_hurt_nobody() {
         "GET /sample HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
         "x".repeat(100_000)
     );
-    let _ = stream.write_all(request.as_bytes()).await; // it may be cut off before all is sent
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8_lossy(&answer);
+    let sent = stream.write_all(request.as_bytes()).await;
+    sent.expect("who is refused can still send");
+    let answer = rest_of(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     service.ready().await;
+}
+
+/// Closing a socket with bytes unread resets it, and with it go answers that are not yet read.
+#[tokio::test]
+async fn a_body_that_nobody_reads_costs_its_sender_neither_the_answer_nor_the_next_one() {
+    let service = Service::start(&["dev"], [("", ""); 0]).await;
+    service.ready().await;
+    let address = service.public.trim_start_matches("http://");
+    // More than the kernel takes in before anybody reads.
+    let whole = vec![b'x'; 4 << 20];
+    let chunk = [format!("{:x}\r\n", whole.len()).as_bytes(), &whole].concat();
+    let length = format!("content-length: {}", whole.len());
+    let chunked = "transfer-encoding: chunked".to_owned();
+    for (request, body, framing, status) in [
+        ("POST /sample", &whole, &length, 405),
+        ("POST /nothing", &whole, &length, 404),
+        ("POST /healthz", &whole, &length, 405),
+        ("GET /sample", &whole, &length, 413),
+        ("GET /sample", &chunk, &chunked, 200),
+    ] {
+        let what = format!("{request} with {framing}");
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let head = format!("{request} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+        for part in [head.as_bytes(), body] {
+            if let Err(error) = stream.write_all(part).await {
+                panic!("{what}: cut off while sending: {error}");
+            }
+        }
+        let answer = rest_of(&mut stream).await.to_ascii_lowercase();
+        assert!(
+            answer.starts_with(&format!("http/1.1 {status} ")),
+            "{what}: {answer}"
+        );
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+    // A body of which a part comes late: the next request must not be sent into a connection that ends.
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let head = "POST /sample HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let answer = rest_of(&mut stream).await.to_ascii_lowercase();
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+}
+
+async fn rest_of(stream: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    let read = timeout(LIMIT, stream.read_to_end(&mut rest)).await;
+    read.expect("it ends").expect("it is not reset");
+    String::from_utf8_lossy(&rest).into_owned()
 }
 
 #[tokio::test]

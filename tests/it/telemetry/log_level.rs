@@ -13,6 +13,8 @@ async fn the_log_level_changes_while_the_service_runs() {
     let put = async |body: &str| {
         let request = service.client.put(&url).body(body.to_owned());
         let answer = request.send().await.expect("it answers");
+        // Its body was read: the connection is kept.
+        assert_eq!(answer.headers().get("connection"), None);
         (
             answer.status().as_u16(),
             answer.text().await.expect("it is whole"),

@@ -1,0 +1,146 @@
+//! What becomes of a request whose body nobody reads: its sender is told that the connection ends, and gets to read it.
+//!
+//! hyper keeps such a connection only if the rest of the body happens to be there already; else it closes it, after an
+//! answer that promised to keep it, and the kernel resets what closes with bytes unread. A client could so lose the answer
+//! itself, or the next request that it sends into a connection which it was told is kept.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+};
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// A client that goes on sending has this long to see that nobody listens; then it is reset.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Whether the body of `request` has been read to its end, to be asked when it is answered; `None` where it has none.
+pub(super) fn watch(request: &mut Request) -> Option<Arc<AtomicBool>> {
+    if request.body().is_end_stream() {
+        return None;
+    }
+    let is_read = Arc::new(AtomicBool::new(false));
+    let body = std::mem::take(request.body_mut());
+    *request.body_mut() = Body::new(Watched {
+        body,
+        is_read: is_read.clone(),
+    });
+    Some(is_read)
+}
+
+struct Watched {
+    body: Body,
+    is_read: Arc<AtomicBool>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        // Who knows the length stops before he is told of the end.
+        if frame.is_none() || self.body.is_end_stream() {
+            self.is_read.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that, when it is shut down, takes what its client still sends until that sees the end and closes, too
+/// (RFC 9112, section 9.6).
+pub(super) struct Lingering {
+    stream: TcpStream,
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Lingering {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            until: None,
+        }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, until } = &mut *self;
+        let until = match until {
+            Some(until) => until,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+                until.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        while until.as_mut().poll(context).is_pending() {
+            let mut ignored = [0; 4096];
+            let mut ignored = ReadBuf::new(&mut ignored);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut ignored));
+            if read.is_err() || ignored.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -62,7 +62,8 @@ impl Node {
             .cloned()
     }
 
-    /// An open connection; waits while one is being opened and fails at once while attempts fail.
+    /// An open connection; waits while one is being opened and fails at once when two attempts in a row have failed, or one for
+    /// lack of time or of a token.
     pub(super) async fn connection(&self) -> Result<NodeConnection, Error> {
         let mut availability = self.availability.subscribe();
         loop {

@@ -26,7 +26,7 @@ pub(crate) use self::{
     redis_cluster::{RedisCluster, SLOTS, reserve_port},
     redis_server::RedisServer,
     service::{Service, client, command, example, metric},
-    traffic::Traffic,
+    traffic::{Readers, Traffic},
     watched::Watched,
 };
 

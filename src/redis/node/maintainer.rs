@@ -40,7 +40,7 @@ const PING_EVERY: Duration = Duration::from_secs(60);
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
 pub(in crate::redis) enum Availability {
-    /// Wait: a connection is being opened.
+    /// Wait: a connection is being opened, or will be in a moment.
     Opening,
     /// Take one of those that are open.
     Open,
@@ -161,8 +161,10 @@ impl Maintainer {
             .collect();
         let availability = match (open.is_empty(), failures) {
             (false, _) => Availability::Open,
-            (true, None) => Availability::Opening,
-            (true, Some(failures)) => Availability::Failing(failures.error.clone()),
+            (true, Some(failures)) if !failures.is_of_the_moment => {
+                Availability::Failing(failures.error.clone())
+            }
+            (true, _) => Availability::Opening,
         };
         self.node.open.store(Arc::new(open));
         self.node.availability.send_replace(availability);
@@ -175,6 +177,8 @@ struct Failures {
     count: u32,
     /// The latest, as callers are told.
     error: Error,
+    /// The first in a row, such as a connection cut during its sign-in: the next attempt is too near to turn callers away.
+    is_of_the_moment: bool,
     /// When the next attempt is due; `None`: when a token comes, since without one there is nothing to try.
     next: Option<Instant>,
 }
@@ -186,6 +190,7 @@ impl Failures {
             return Self {
                 count,
                 error: Error::NoToken,
+                is_of_the_moment: false,
                 next: None,
             };
         }
@@ -200,6 +205,8 @@ impl Failures {
         );
         Self {
             count,
+            // Who waited for a time-out has waited enough.
+            is_of_the_moment: count == 1 && !matches!(error, ConnectError::TimedOut { .. }),
             error: Error::Unavailable(Arc::new(error)),
             next: Some(Instant::now() + wait),
         }

@@ -5,11 +5,11 @@ use std::{net::UdpSocket, time::Duration};
 use entra_redis::redis::{Error, Pool};
 use redis::Value;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::{azure, filled, pool};
 use crate::support::{
-    Certificates, RedisCluster, RedisServer, SLOTS, Traffic, chain, eventually, reserve_port,
+    Certificates, Readers, RedisCluster, RedisServer, SLOTS, Traffic, chain, eventually,
+    reserve_port,
 };
 
 /// A node that announces its TLS port to all, and speaks in the clear to its like.
@@ -200,22 +200,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command_and_repeat_no_
     let azure = azure(&cluster, 60).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;
-    let stop = CancellationToken::new();
-    let callers: Vec<_> = (0..32)
-        .map(|caller| {
-            let (pool, stop) = (pool.clone(), stop.clone());
-            tokio::spawn(async move {
-                let mut turn = 0;
-                while !stop.is_cancelled() {
-                    let mut get = redis::cmd("GET");
-                    get.arg(format!("key{}", caller * 7 + turn));
-                    pool.query_idempotent::<Option<String>>(&get).await?;
-                    turn += 1;
-                }
-                Ok::<_, Error>(turn)
-            })
-        })
-        .collect();
+    let readers = Readers::start(&pool, 32);
     let traffic = Traffic::start(&pool, 32);
     for _ in 0..5 {
         filled(&pool, 7).await;
@@ -223,11 +208,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command_and_repeat_no_
         sleep(Duration::from_millis(200)).await;
         azure.controls.disconnect_all();
     }
-    stop.cancel();
-    for caller in callers {
-        let turns = caller.await.expect("no panic").expect("none fails");
-        assert!(turns > 0);
-    }
+    readers.stop().await;
     filled(&pool, 7).await;
     let ledger = traffic.stop().await;
     assert!(!ledger.failures.is_empty(), "no command was cut off");

@@ -75,6 +75,32 @@ async fn connections_reset_or_killed_all_at_once_cost_no_request() {
     none_failed(load).await;
 }
 
+/// The one that should replace what was lost: while no other is open, callers wait for the next attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_reset_while_it_is_opened_costs_no_request() {
+    let (_redis, proxy, service) = through_a_proxy([]).await;
+    let load = under_load(&service, 8).await;
+    for round in 1..=5 {
+        // Whatever ends before it is 0.1 s old, twice in a row, is taken for an endpoint with nothing behind it.
+        sleep(Duration::from_millis(300)).await;
+        proxy.reset_next();
+        proxy.reset_all();
+        let accepted = proxy.accepted();
+        eventually("one more than is open was tried", async || {
+            proxy.accepted() >= accepted + 3
+        })
+        .await;
+        full(&service).await;
+        assert_eq!(
+            service
+                .metric("redis_connections_closed_total", &["reason=\"lost\""])
+                .await,
+            f64::from(2 * round)
+        );
+    }
+    none_failed(load).await;
+}
+
 async fn swallowed_by(fault: Fault) {
     let (_redis, proxy, service) = through_a_proxy([
         ("REQUEST_TIMEOUT", "1s"),

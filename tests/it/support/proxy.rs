@@ -55,6 +55,8 @@ struct Shared {
     /// The first so many connections are forgotten.
     forgotten: watch::Sender<u64>,
     accepted: AtomicU64,
+    /// How many of the connections to come are reset as soon as the client has said something.
+    to_reset: AtomicU64,
 }
 
 impl Proxy {
@@ -70,6 +72,7 @@ impl Proxy {
             reset: watch::Sender::default(),
             forgotten: watch::Sender::default(),
             accepted: AtomicU64::new(0),
+            to_reset: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
         tokio::spawn(
@@ -90,6 +93,11 @@ impl Proxy {
     /// Resets every connection at once, as a firewall does that has forgotten them.
     pub(crate) fn reset_all(&self) {
         self.shared.reset.send_replace(());
+    }
+
+    /// Resets the next connection as soon as its client has said something.
+    pub(crate) fn reset_next(&self) {
+        self.shared.to_reset.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Nothing passes ever again on the first `count` connections, and they do not end; the others are as they were.
@@ -116,6 +124,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         }
         while connections.try_join_next().is_some() {}
+        if shared.to_reset.load(Ordering::Relaxed) > 0 {
+            shared.to_reset.fetch_sub(1, Ordering::Relaxed);
+            connections.spawn(async move {
+                let _ = client.readable().await;
+                reset(&client);
+            });
+            continue;
+        }
         let shared = shared.clone();
         connections.spawn(async move {
             let mut resets = shared.reset.subscribe();

@@ -10,6 +10,7 @@ use std::{
 
 use entra_redis::redis::{Error, Pool};
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Workers that count keys up, `KEYS` of them in turn, so that all slots of a cluster are met.
 pub(crate) struct Traffic {
@@ -120,4 +121,46 @@ impl Ledger {
 
 fn name(key: usize) -> String {
     format!("visits:{key}")
+}
+
+/// Workers that read keys without a pause: commands that may run twice, none of which may fail.
+pub(crate) struct Readers {
+    workers: JoinSet<Result<u64, Error>>,
+    stop: CancellationToken,
+}
+
+impl Readers {
+    pub(crate) fn start(pool: &Pool, workers: usize) -> Self {
+        let stop = CancellationToken::new();
+        let mut readers = Self {
+            workers: JoinSet::new(),
+            stop: stop.clone(),
+        };
+        for worker in 0..workers {
+            let (pool, stop) = (pool.clone(), stop.clone());
+            readers.workers.spawn(async move {
+                let mut answers = 0;
+                for turn in worker * 37.. {
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    let mut get = redis::cmd("GET");
+                    get.arg(name(turn % KEYS));
+                    pool.query_idempotent::<Option<u64>>(&get).await?;
+                    answers += 1;
+                }
+                Ok(answers)
+            });
+        }
+        readers
+    }
+
+    /// Ends them: each was answered, and always.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(worker) = self.workers.join_next().await {
+            let answers = worker.expect("no panic").expect("none fails");
+            assert!(answers > 0);
+        }
+    }
 }

@@ -409,6 +409,12 @@ impl Config {
             timeout: parser.defaulted("DRAIN_TIMEOUT", raw.drain_timeout, parse::duration),
         };
 
+        if redis
+            .as_ref()
+            .is_some_and(|redis| redis.command_timeout >= http.request_timeout)
+        {
+            warnings.push(Warning::CommandOutlastsRequest);
+        }
         match redis {
             Some(redis) if parser.faults.is_empty() => Ok(Self {
                 http,

@@ -80,7 +80,7 @@ pub(crate) mod instruments {
         describe_counter!(OPENED, "Connections opened and signed in");
         describe_counter!(
             CLOSED,
-            "Connections closed, by reason: lost, refused (NOAUTH), expired or shutdown"
+            "Connections closed, by reason: lost, silent, refused (NOAUTH), expired or shutdown"
         );
         describe_counter!(
             AUTH,

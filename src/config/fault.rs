@@ -64,6 +64,8 @@ pub enum Warning {
     UnusedKey,
     /// This variable asks for an export, and nothing says where to.
     NoOtlpEndpoint(&'static str),
+    /// `REDIS_COMMAND_TIMEOUT` is not below `REQUEST_TIMEOUT`.
+    CommandOutlastsRequest,
 }
 
 impl fmt::Display for Warning {
@@ -78,6 +80,9 @@ impl fmt::Display for Warning {
             Self::NoOtlpEndpoint(name) => write!(
                 f,
                 "{name} is otlp but nothing is exported, because OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+            ),
+            Self::CommandOutlastsRequest => f.write_str(
+                "REDIS_COMMAND_TIMEOUT is not below REQUEST_TIMEOUT: a request ends before a connection that says nothing is found",
             ),
         }
     }

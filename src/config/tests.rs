@@ -87,6 +87,21 @@ fn a_key_is_needed_with_key_and_noticed_without() {
 }
 
 #[test]
+fn a_command_that_outlasts_its_request_is_noticed() {
+    let endpoint = ("REDIS_ENDPOINT", "localhost:6379");
+    let limits = |request, command| {
+        let limits = [
+            endpoint,
+            ("REQUEST_TIMEOUT", request),
+            ("REDIS_COMMAND_TIMEOUT", command),
+        ];
+        config(&limits).expect("fine").warnings
+    };
+    assert_eq!(limits("2s", "1999ms"), []);
+    assert_eq!(limits("2s", "2s"), [Warning::CommandOutlastsRequest]);
+}
+
+#[test]
 fn a_named_credential_must_be_complete() {
     let error = config(&[
         ("REDIS_ENDPOINT", "localhost:6379"),

@@ -167,13 +167,19 @@ impl Cluster {
         (masters.saturating_sub(silent), masters)
     }
 
-    /// The masters that do not answer PING, and why. A refusal is an answer: a user's rules may leave out PING.
+    /// The masters that do not answer PING, and why. NOPERM is an answer: a user's rules may leave out PING.
     pub(super) async fn in_trouble(&self) -> Vec<(Endpoint, Error)> {
         let ping = redis::cmd("PING");
         let nodes = self.nodes();
         let answers = join_all(nodes.iter().map(async |node| {
             let error = match node.pick() {
-                Some(mut connection) => Error::of(connection.send(&ping).await.err()?),
+                Some(mut connection) => match connection.send(&ping).await {
+                    Ok(Value::ServerError(error)) if error.code() != "NOPERM" => {
+                        Error::Command(error.into())
+                    }
+                    Ok(_) => return None,
+                    Err(error) => Error::of(error),
+                },
                 None => match node.availability.borrow().clone() {
                     Availability::Failing(error) => error,
                     _ => Error::Opening,
@@ -387,7 +393,11 @@ impl Cluster {
                     // Nobody answers: there is no use in waiting.
                     false => return Err(error),
                 },
-                () = sleep_until(deadline) => return Err(error),
+                () = sleep_until(deadline) => {
+                    // An attempt that takes this long is to a node that may be none any more.
+                    self.doubt.notify_one();
+                    return Err(error);
+                }
             }
         }
     }

@@ -87,6 +87,15 @@ pub enum ConnectError {
         #[source]
         source: Refusal,
     },
+    /// The server does not say now whether it is a cluster, and is asked again.
+    #[error("{endpoint} does not say yet whether it is a cluster")]
+    Undecided {
+        /// The endpoint as configured.
+        endpoint: Endpoint,
+        /// Redis' own words.
+        #[source]
+        source: Refusal,
+    },
     /// The cluster has no master for a slot, or, without one, for any.
     #[error("the cluster at {endpoint} has no master for {}", slot_name(*slot))]
     NoMaster {
@@ -154,6 +163,9 @@ pub struct Refusal {
     words: Option<Box<str>>,
 }
 
+/// What stands for the words of a server that says nothing.
+const SILENCE: &str = "no answer in time";
+
 impl Refusal {
     /// The error's code as Redis writes it, such as `WRONGPASS`; `None` where Redis did not answer.
     pub fn code(&self) -> Option<&str> {
@@ -165,6 +177,12 @@ impl Refusal {
     fn is_full(&self) -> bool {
         let words = self.words.as_deref().unwrap_or_default();
         words.contains("max number of clients")
+    }
+
+    /// Whether Redis did not answer in time.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_silence(&self) -> bool {
+        self.code.is_none() && self.words.as_deref() == Some(SILENCE)
     }
 
     fn text(&self) -> String {
@@ -183,7 +201,7 @@ impl From<&RedisError> for Refusal {
             (Some(_), detail) => {
                 detail.map(|detail| detail.split(", with args").next().unwrap_or(""))
             }
-            (None, _) if error.is_timeout() => Some("no answer in time"),
+            (None, _) if error.is_timeout() => Some(SILENCE),
             (None, _) if error.is_connection_dropped() => Some("the connection ended"),
             (None, _) => None,
         };

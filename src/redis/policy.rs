@@ -102,7 +102,10 @@ pub(super) async fn decide(
             Ok(Value::ServerError(error)) => {
                 let refusal = Refusal::from(&error.into());
                 match (policy, is_passing(&refusal)) {
-                    (_, true) => None,
+                    (_, true) => Some(ConnectError::Undecided {
+                        endpoint: seed.address.clone(),
+                        source: refusal,
+                    }),
                     (ClusteringPolicy::OssCluster, false) => Some(ConnectError::NotACluster {
                         endpoint: seed.address.clone(),
                         source: refusal,
@@ -142,7 +145,7 @@ pub(super) async fn decide(
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(
         refusal.code(),
-        Some("NOAUTH" | "LOADING" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN")
+        Some("NOAUTH" | "LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN")
     )
 }
 

@@ -141,7 +141,7 @@ impl Pool {
     /// only from the command.
     ///
     /// # Errors
-    /// At once and named, when there is no live token or the latest attempt to connect failed.
+    /// At once and named, when there is no live token or attempts to connect fail; [`Error::Opening`] when none was open in time.
     pub async fn get(&self) -> Result<Connection, Error> {
         self.way().await.map(Connection)
     }

@@ -33,6 +33,8 @@ pub(in crate::redis) struct NodeConnection {
 pub(in crate::redis) enum Closing {
     /// The socket ended or is out of step.
     Lost,
+    /// It let a command's time-out pass, and answered nothing afterwards.
+    Silent,
     /// Redis says that it is not signed in.
     Refused,
     /// Its own token ended before a newer one could be put in its place.
@@ -45,6 +47,7 @@ impl Closing {
     fn label(self) -> &'static str {
         match self {
             Self::Lost => "lost",
+            Self::Silent => "silent",
             Self::Refused => "refused",
             Self::Expired => "expired",
             Self::Shutdown => "shutdown",

@@ -205,6 +205,8 @@ impl Connector {
                 tokens.doubt();
             }
             answer.map_err(sign_in_error)?;
+        } else {
+            asks_nobody(&mut session).await.map_err(sign_in_error)?;
         }
         name_the_client(&mut session).await.map_err(sign_in_error)?;
         life.opened();
@@ -263,6 +265,14 @@ pub(crate) async fn shake_hands(
         .map_err(tls_error)
 }
 
+/// Whether Redis takes commands without a sign-in: else each would be refused with NOAUTH on a connection that seems open.
+async fn asks_nobody(session: &mut MultiplexedConnection) -> RedisResult<()> {
+    match session.send_packed_command(&redis::cmd("PING")).await? {
+        redis::Value::ServerError(error) if error.code() == "NOAUTH" => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an
 /// end of the connection is.
 async fn name_the_client(session: &mut MultiplexedConnection) -> RedisResult<()> {
@@ -290,4 +300,30 @@ fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT))?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test loses packets: that the kernel is told what to do then must be seen here.
+    #[tokio::test]
+    async fn the_kernel_asks_a_silent_peer_and_gives_up_what_is_not_acknowledged() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let address = listener.local_addr().expect("it is bound");
+        let endpoint = address.to_string().parse().expect("it is an endpoint");
+        let stream = dial(&endpoint, &[address]).await.expect("it listens");
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().expect("it is open"));
+        assert_eq!(
+            socket.tcp_keepalive_time().expect("it is open"),
+            KEEPALIVE_AFTER
+        );
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            socket.tcp_user_timeout().expect("it is open"),
+            Some(UNACKNOWLEDGED_LIMIT)
+        );
+        assert!(stream.nodelay().expect("it is open"));
+    }
 }

@@ -29,6 +29,14 @@ use crate::{identity::Tokens, report::Chain};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Callers wait for the attempt that follows the first in a row that failed, unless that took longer than this: then they
+/// have waited already.
+const SHORT_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// While one connection is open, the next is opened after this, more or less: Azure limits the rate, and many replicas lose
+/// theirs at the same moment.
+const OPENING_PAUSE: Duration = Duration::from_millis(20);
+
 /// A connection that ends sooner after it was opened was of no use, such as one to a load balancer with nothing behind
 /// it: the second in a row counts as a failed attempt, so that the next waits.
 const SHORT_LIFE: Duration = Duration::from_millis(100);
@@ -44,7 +52,7 @@ pub(in crate::redis) enum Availability {
     Opening,
     /// Take one of those that are open.
     Open,
-    /// Fail at once: the latest attempt failed, the next is some time away.
+    /// Fail at once: attempts fail, the next is some time away.
     Failing(Error),
     /// Fail at once and for good.
     Closed,
@@ -86,7 +94,9 @@ impl Maintainer {
         // them all at once is no row.
         let mut short_lived = 0_u32;
         let mut latest_end: Option<Instant> = None;
+        let mut next_opening = Instant::now();
         loop {
+            let was_open = !held.is_empty();
             for lost in held.extract_if(.., |object| !object.is_open()) {
                 let age = lost.life.age();
                 if age >= SHORT_LIFE {
@@ -97,12 +107,17 @@ impl Maintainer {
                 latest_end = Some(Instant::now());
                 // deadpool finds it closed and forgets it
             }
+            // That a further one could not be opened says nothing of the first.
+            if was_open && held.is_empty() {
+                failures = None;
+            }
             let size = self.node.size.load(Ordering::Relaxed);
             if short_lived > 1 && failures.is_none() && held.len() < size {
                 let endpoint = self.node.address.clone();
                 failures = Some(Failures::new(
                     ConnectError::Flapping { endpoint },
                     short_lived,
+                    Duration::ZERO,
                 ));
             }
             self.publish(&held, failures.as_ref());
@@ -110,16 +125,27 @@ impl Maintainer {
                 self.node.attention.notified().await;
                 continue;
             }
-            if let Some(failures) = &mut failures
-                && !failures.is_due()
+            if let Some(waiting) = &failures
+                && !waiting.is_due()
             {
                 tokio::select! {
-                    () = failures.due() => {}
-                    () = new_token(&mut self.tokens) => failures.retry_now(),
+                    () = waiting.due() => {}
+                    // Nothing is known against it.
+                    () = new_token(&mut self.tokens) => failures = None,
                     () = self.node.attention.notified() => {}
                 }
                 continue;
             }
+            if !held.is_empty() && Instant::now() < next_opening {
+                tokio::select! {
+                    () = sleep_until(next_opening) => {}
+                    () = self.node.attention.notified() => {}
+                }
+                continue;
+            }
+            // One that comes from here on is news.
+            self.tokens.as_mut().map(Tokens::newest);
+            let began = Instant::now();
             let objects = self.objects.clone();
             let attempt = objects.get();
             tokio::pin!(attempt);
@@ -137,10 +163,15 @@ impl Maintainer {
                 Ok(object) => {
                     held.push(object);
                     failures = None;
+                    next_opening = Instant::now() + OPENING_PAUSE.mul_f64(0.5 + fastrand::f64());
                 }
                 Err(PoolError::Backend(error)) => {
                     let count = failures.map_or(0, |failures| failures.count);
-                    failures = Some(Failures::new(error, count.saturating_add(1)));
+                    failures = Some(Failures::new(
+                        error,
+                        count.saturating_add(1),
+                        began.elapsed(),
+                    ));
                 }
                 // Closed: nothing more to do. The others cannot happen, as the pool has no wait limit and no hooks.
                 Err(
@@ -184,7 +215,7 @@ struct Failures {
 }
 
 impl Failures {
-    fn new(error: ConnectError, count: u32) -> Self {
+    fn new(error: ConnectError, count: u32, took: Duration) -> Self {
         if let ConnectError::NoToken = error {
             // Not logged: the refresher reports why there is none.
             return Self {
@@ -205,8 +236,7 @@ impl Failures {
         );
         Self {
             count,
-            // Who waited for a time-out has waited enough.
-            is_of_the_moment: count == 1 && !matches!(error, ConnectError::TimedOut { .. }),
+            is_of_the_moment: count == 1 && took < SHORT_ATTEMPT,
             error: Error::Unavailable(Arc::new(error)),
             next: Some(Instant::now() + wait),
         }
@@ -221,10 +251,6 @@ impl Failures {
             Some(next) => sleep_until(next).await,
             None => std::future::pending().await,
         }
-    }
-
-    fn retry_now(&mut self) {
-        self.next = Some(Instant::now());
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn watch(
         let Some(life) = life.upgrade() else { return };
         match answer {
             Ok(_) => life.answered(), // a refusal is an answer
-            Err(_) if life.is_silent() => return life.close(Closing::Lost),
+            Err(_) if life.is_silent() => return life.close(Closing::Silent),
             Err(_) => {} // others were answered meanwhile
         }
     }

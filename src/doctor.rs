@@ -33,7 +33,8 @@ pub enum Progress<'a> {
 
 /// Walks the path that the service takes with `environment`, and tells `progress` of each step.
 ///
-/// Takes at most about half a minute. Writes one key beside the sample's and removes it. Dropping the future stops
+/// Each step has a limit of its own, made of `REDIS_CONNECT_TIMEOUT`, `REDIS_COMMAND_TIMEOUT` and the credential's; as they
+/// are by default, all of them together are a minute, and half a minute more where the Azure CLI is asked. Writes one key beside the sample's and removes it. Dropping the future stops
 /// where it is; the key then ends by itself within a minute.
 pub async fn examine(
     environment: &Environment,
@@ -132,7 +133,7 @@ fn configuration(environment: &Environment) -> (Verdict, Option<Config>) {
                 true => Verdict::passed(found),
                 false => Verdict::warned(
                     warnings.join("\n"),
-                    "probably a slip: the service starts, and goes without",
+                    "probably a slip: the service starts all the same",
                     "correct or remove it; `entra-redis config` lists all variables",
                 ),
             };
@@ -182,7 +183,10 @@ async fn identity(
         notes.skip(Step::Claims, Step::IdentityEnvironment);
         return Err(Step::IdentityEnvironment);
     };
-    let Some(token) = notes.step(Step::Token, identity::token(&credential)).await else {
+    let Some(token) = notes
+        .step(Step::Token, identity::token(config, &credential))
+        .await
+    else {
         notes.skip(Step::Claims, Step::Token);
         return Err(Step::Token);
     };

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{network::seconds, report::Verdict};
 use crate::{
-    config::{Config, CredentialName, Environment, Identity, IdentityEndpoint},
+    config::{Config, CredentialChoice, CredentialName, Environment, Identity, IdentityEndpoint},
     file,
     identity::{
         AccessToken, AzureCredential, Error, SKEW_TOLERATED, TokenSource,
@@ -43,52 +43,75 @@ pub(super) fn environment(
             return (Verdict::failed(Chain(&error), meaning, mend), None);
         }
     };
-    let verdict = match credential.candidates() {
+    let asked = credential.candidates();
+    let verdict = match asked {
+        [] => {
+            let (meaning, mend) = match is_in_kubernetes(environment) {
+                true => ("this pod was not given its identity", LABEL_THE_POD),
+                false => (
+                    "there is nobody to sign in as",
+                    "set the variables of one credential, or correct AZURE_TOKEN_CREDENTIALS",
+                ),
+            };
+            let reasons: Vec<_> = CredentialName::ALL
+                .iter()
+                .filter_map(|name| reason(&credential, *name))
+                .collect();
+            let found = format!(
+                "no credential can be asked for a token\n{}",
+                reasons.join("\n")
+            );
+            return (Verdict::failed(found, meaning, mend), None);
+        }
         [CredentialName::WorkloadIdentityCredential] => match &identity.federated_token_file {
             Some(path) => assertion(path),
             None => Verdict::passed("WorkloadIdentityCredential"),
         },
-        [name] => {
-            let found = format!("{} is configured{}", name.as_str(), whose(identity));
-            match (name, identity.identity_endpoint, &identity.client_id) {
-                (CredentialName::ManagedIdentityCredential, IdentityEndpoint::Complete, None) => {
-                    Verdict::warned(
-                        found,
-                        "without AZURE_CLIENT_ID the system-assigned identity is asked for, and there may be none",
-                        "for a user-assigned identity set AZURE_CLIENT_ID to its client id: `az identity show --query clientId`",
-                    )
-                }
-                _ => Verdict::passed(found),
-            }
+        _ if is_in_azure(environment)
+            && identity.choice != CredentialChoice::Any
+            && asked.iter().all(is_of_developers) =>
+        {
+            let reason = reason(&credential, CredentialName::ManagedIdentityCredential);
+            Verdict::warned(
+                format!("asked are {}\n{}", names(asked), reason.unwrap_or_default()),
+                "these take a developer's sign-in, and here nobody signs in",
+                "unset AZURE_TOKEN_CREDENTIALS, or set it to prod; the platform gives the identity",
+            )
         }
-        [] => {
-            let (meaning, mend) = match in_kubernetes(environment) {
-                true => (
-                    "this pod was not given its identity",
-                    LABEL_THE_POD.to_owned(),
-                ),
-                false => (
-                    "there is nobody to sign in as",
-                    "set the variables of one credential, or correct AZURE_TOKEN_CREDENTIALS"
-                        .to_owned(),
-                ),
-            };
-            let found = "no credential can be asked for a token";
-            return (Verdict::failed(found, meaning, mend), None);
+        [CredentialName::ManagedIdentityCredential]
+            if identity.identity_endpoint == IdentityEndpoint::Complete
+                && identity.client_id.is_none() =>
+        {
+            Verdict::warned(
+                "ManagedIdentityCredential is configured",
+                "without AZURE_CLIENT_ID the system-assigned identity is asked for, and there may be none",
+                "for a user-assigned identity set AZURE_CLIENT_ID to its client id: `az identity show --name NAME --resource-group RESOURCE_GROUP --query clientId`",
+            )
         }
-        several => {
-            let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
+        [name]
+            if matches!(identity.choice, CredentialChoice::Only(_))
+                || *name == CredentialName::EnvironmentCredential
+                || identity.identity_endpoint == IdentityEndpoint::Complete =>
+        {
+            Verdict::passed(format!(
+                "{} is configured{}",
+                name.as_str(),
+                whose(identity)
+            ))
+        }
+        _ => {
             let found = format!(
                 "no variable announces a credential; asked are {}",
-                names.join(", ")
+                names(asked)
             );
-            match in_kubernetes(environment) {
-                true => Verdict::warned(
-                    found,
+            let reason = reason(&credential, CredentialName::WorkloadIdentityCredential);
+            match (is_in_kubernetes(environment), reason) {
+                (true, Some(reason)) => Verdict::warned(
+                    format!("{found}\n{reason}"),
                     "this pod was not given its identity by the workload identity webhook, and would take its node's",
                     LABEL_THE_POD,
                 ),
-                false => Verdict::passed(found),
+                _ => Verdict::passed(found),
             }
         }
     };
@@ -96,9 +119,31 @@ pub(super) fn environment(
     (verdict, usable)
 }
 
+fn names(credentials: &[CredentialName]) -> String {
+    let names: Vec<_> = credentials.iter().map(|name| name.as_str()).collect();
+    names.join(", ")
+}
+
+/// Why this credential is not asked.
+fn reason(credential: &AzureCredential, name: CredentialName) -> Option<String> {
+    let mut passed_over = credential.passed_over().iter();
+    let (_, reason) = passed_over.find(|(one, _)| *one == name)?;
+    Some(format!("{}: {reason}", name.as_str()))
+}
+
+fn is_of_developers(name: &CredentialName) -> bool {
+    use CredentialName::*;
+    matches!(name, AzureCliCredential | AzureDeveloperCliCredential)
+}
+
 /// Kubernetes sets this for every container ("Discovering services").
-fn in_kubernetes(environment: &Environment) -> bool {
+fn is_in_kubernetes(environment: &Environment) -> bool {
     environment.value("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+/// Container Apps set this for every container ("Manage environment variables on Azure Container Apps").
+fn is_in_azure(environment: &Environment) -> bool {
+    is_in_kubernetes(environment) || environment.value("CONTAINER_APP_NAME").is_some()
 }
 
 fn whose(identity: &Identity) -> String {
@@ -154,7 +199,10 @@ fn assertion(path: &Path) -> Verdict {
 }
 
 /// A token from Entra ID.
-pub(super) async fn token(credential: &AzureCredential) -> (Verdict, Option<AccessToken>) {
+pub(super) async fn token(
+    config: &Config,
+    credential: &AzureCredential,
+) -> (Verdict, Option<AccessToken>) {
     let limit = credential.attempt_limit();
     let asked = Instant::now();
     let answer = match timeout(limit, credential.fetch()).await {
@@ -185,6 +233,9 @@ pub(super) async fn token(credential: &AzureCredential) -> (Verdict, Option<Acce
                 }
                 Error::TimedOut(_) | Error::Failed { .. } => {
                     "allow port 443 to the token endpoint out of this network (with managed identity the endpoint is on this machine), and see AZURE_AUTHORITY_HOST"
+                }
+                Error::Unavailable(_) if config.identity.choice == CredentialChoice::Development => {
+                    "sign in with `az login`; in Azure itself unset AZURE_TOKEN_CREDENTIALS, or set it to prod: the platform gives the identity"
                 }
                 Error::Unavailable(_) => {
                     "set the variables of one credential; on AKS label the pod, on Container Apps assign an identity"
@@ -226,7 +277,7 @@ pub(super) fn claims(config: &Config, token: &AccessToken) -> (Verdict, Option<(
     let audiences = claims.aud.all();
     let found = format!(
         "object id {}, tenant {}, for {}, {}",
-        token.username,
+        claims.oid.as_deref().unwrap_or("unnamed"),
         claims.tid.as_deref().unwrap_or("unnamed"),
         audiences.join(", "),
         ends(&claims)
@@ -280,5 +331,59 @@ pub(super) fn minutes(left: Duration) -> String {
     match left.as_secs() {
         short @ 0..120 => seconds(Duration::from_secs(short)),
         long => format!("{} min", long / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+    use crate::{
+        doctor::{Finding, Outcome, Step},
+        secret::Secret,
+    };
+
+    /// What is found in a token that came now, with these claims.
+    fn judged(claims: &str) -> (Outcome, String) {
+        let variables = [("REDIS_ENDPOINT", "localhost:1")];
+        let config = Config::new(&variables.into_iter().collect()).expect("it is complete");
+        let token = AccessToken {
+            username: "somebody".to_owned(),
+            secret: Secret::new(format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims))),
+            expires_at: SystemTime::now() + Duration::from_secs(3600),
+        };
+        let (verdict, _) = super::claims(&config, &token);
+        let finding = Finding::new(Step::Claims, verdict, None);
+        let told = format!(
+            "{:?} {:?} {:?}",
+            finding.found, finding.meaning, finding.mend
+        );
+        (finding.outcome, told)
+    }
+
+    #[test]
+    fn a_token_for_another_resource_or_by_another_clock_is_told() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.expect("it is later than 1970").as_secs();
+        let with = |audience: &str, ends: u64| {
+            judged(&format!(
+                r#"{{"oid":"somebody","aud":"{audience}","iat":{},"exp":{ends}}}"#,
+                ends - 3600
+            ))
+        };
+        let (outcome, told) = with("https://redis.azure.com/", now + 3600);
+        assert_eq!(outcome, Outcome::Passed, "{told}");
+        let (outcome, told) = with("https://management.azure.com", now + 3600);
+        assert_eq!(outcome, Outcome::Failed);
+        assert!(told.contains("unset REDIS_SCOPE"), "{told}");
+        for (ends, word) in [(now + 7200, "behind"), (now + 1800, "ahead")] {
+            let (outcome, told) = with("https://redis.azure.com", ends);
+            assert_eq!(outcome, Outcome::Warned, "{told}");
+            assert!(
+                told.contains("set the clock") && told.contains(word),
+                "{told}"
+            );
+        }
     }
 }

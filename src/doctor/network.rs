@@ -3,9 +3,13 @@
 use std::{io, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use rustls::{CertificateError, ProtocolVersion};
+use rustls::{CertificateError, ProtocolVersion, pki_types::CertificateDer};
 use tokio::{net::TcpStream, time::timeout};
-use x509_cert::{Certificate, der::Decode};
+use x509_cert::{
+    Certificate,
+    der::Decode,
+    ext::pkix::{SubjectAltName, name::GeneralName},
+};
 
 use super::report::Verdict;
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
 /// A certificate that ends within this is worth a warning: Azure renews its own long before.
 const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-const CHECK_NAME: &str = "check REDIS_ENDPOINT: `az redisenterprise show --query hostName` prints the name; with a private endpoint, link the zone privatelink.redis.azure.net to this network";
+const CHECK_NAME: &str = "check REDIS_ENDPOINT: `az redisenterprise show --cluster-name NAME --resource-group RESOURCE_GROUP --query hostName` prints the name; with a private endpoint, link the zone privatelink.redis.azure.net to this network";
 const CHECK_WAY: &str = "allow this way out (network policy, firewall, network security group), and see that the cache has a private endpoint here or public network access";
 
 /// The endpoint's addresses.
@@ -145,16 +149,14 @@ pub(super) async fn tls(config: &Config, stream: TcpStream) -> (Verdict, Option<
     };
     let body = certificate.tbs_certificate();
     let ends = body.validity().not_after.to_unix_duration();
-    let now = Timestamp::now().as_duration().unsigned_abs();
-    let left = ends.saturating_sub(now);
+    let now = Timestamp::now();
+    let left = ends.saturating_sub(now.as_duration().unsigned_abs());
     let found = format!(
-        "{version}, {suite}; certificate for {}, from {}, of {}, ends in {} days",
-        redis.endpoint.host(),
-        body.issuer(),
-        match chain.len() {
-            1 => "1 certificate".to_owned(),
-            many => format!("{many} certificates"),
-        },
+        "{version}, {suite}; certificate for {}, from {}, valid from {} to {}, ends in {} days by this machine's clock, {now:.0}",
+        names(&certificate),
+        issuers(chain),
+        body.validity().not_before,
+        body.validity().not_after,
         left.as_secs() / (24 * 3600)
     );
     let verdict = match left < CERTIFICATE_ENDS_SOON {
@@ -166,6 +168,35 @@ pub(super) async fn tls(config: &Config, stream: TcpStream) -> (Verdict, Option<
         false => Verdict::passed(found),
     };
     (verdict, Some(()))
+}
+
+/// The names that a certificate is for, as far as the handshake looks at them: those of DNS.
+fn names(certificate: &Certificate) -> String {
+    let alternative = certificate
+        .tbs_certificate()
+        .get_extension::<SubjectAltName>();
+    let Ok(Some((_, SubjectAltName(names)))) = alternative else {
+        return "no name".to_owned();
+    };
+    let names: Vec<_> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DnsName(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    names.join(", ")
+}
+
+/// Who vouches for the certificate, and for him, as far as certificates were sent.
+fn issuers(chain: &[CertificateDer<'_>]) -> String {
+    let issuers = chain.iter().map(|one| {
+        let read = Certificate::from_der(one);
+        read.map_or("?".to_owned(), |one| {
+            one.tbs_certificate().issuer().to_string()
+        })
+    });
+    issuers.collect::<Vec<_>>().join(", by ")
 }
 
 /// What a handshake that failed means and what to do.
@@ -212,4 +243,29 @@ fn explain(error: &ConnectError) -> (&'static str, &'static str) {
 
 pub(super) fn seconds(limit: Duration) -> String {
     format!("{} s", limit.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_this_machines_private_or_public() {
+        for (address, where_to) in [
+            ("127.0.0.9", "this machine"),
+            ("::1", "this machine"),
+            ("10.1.2.3", "private"),
+            ("172.16.0.1", "private"),
+            ("192.168.0.1", "private"),
+            ("169.254.1.1", "private"),
+            ("fd00::1", "private"),
+            ("fe80::1", "private"),
+            ("20.1.2.3", "public"),
+            ("172.32.0.1", "public"),
+            ("2603:1030::1", "public"),
+        ] {
+            let parsed = address.parse().expect("an address");
+            assert_eq!(kind(parsed), where_to, "{address}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Redis itself, over the service's own pool: the sign-in, the clustering policy, the commands of `/sample`, the latency.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -27,7 +28,11 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// What is left where DEL is not allowed ends by itself.
 const KEY_LIFE_SECONDS: u64 = 60;
 
+const ALLOW_NODES: &str = "allow the nodes' ports out of this network, 8500 to 8599 in Azure, beside that of the endpoint; where they are open, look at the cache's state";
+
 const PINGS: usize = 20;
+/// Then those that were answered must do.
+const PINGS_LIMIT: Duration = Duration::from_secs(5);
 /// A cache in the same region answers within a millisecond or two.
 const FAR: Duration = Duration::from_millis(10);
 
@@ -97,7 +102,7 @@ pub(super) async fn sign_in(
                 seconds(config.redis.connect_timeout)
             );
             let meaning = "the cache accepts connections and says nothing: it is starting, scaling or in trouble";
-            let mend = "look at the cache's state: `az redisenterprise show --query resourceState`";
+            let mend = "look at the cache's state: `az redisenterprise show --cluster-name NAME --resource-group RESOURCE_GROUP --query resourceState`";
             (Verdict::failed(found, meaning, mend), None)
         }
     }
@@ -123,13 +128,22 @@ async fn again(config: &Config, pool: &Pool, username: &str) -> Verdict {
 }
 
 fn is_silence(error: &Error) -> bool {
-    matches!(error, Error::Unavailable(error) if matches!(**error, ConnectError::TimedOut { .. }))
+    let Error::Unavailable(error) = error else {
+        return false;
+    };
+    match &**error {
+        ConnectError::TimedOut { .. } => true,
+        ConnectError::SignIn { source, .. } => source.is_silence(),
+        _ => false,
+    }
 }
 
 fn is_of_the_policy(error: &ConnectError) -> bool {
     matches!(
         error,
-        ConnectError::NotACluster { .. } | ConnectError::NoMaster { .. }
+        ConnectError::NotACluster { .. }
+            | ConnectError::Undecided { .. }
+            | ConnectError::NoMaster { .. }
     )
 }
 
@@ -146,17 +160,17 @@ fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (S
             format!("Redis knows no user {username}, which is what REDIS_USERNAME says"),
             "unset REDIS_USERNAME: Redis knows an identity by its object id, which claims above names; not by its client id".to_owned(),
         ),
-        (Some("WRONGPASS" | "NOAUTH" | "NOPERM"), Some(object_id)) => {
-            let name = config.redis.endpoint.host().split('.').next();
-            let assignment: String = object_id.chars().filter(char::is_ascii_alphanumeric).collect();
-            (
-                format!("the token is good and Redis knows no user {object_id}"),
-                format!(
-                    "add this object id as a Redis user (not the client id): az redisenterprise database access-policy-assignment create --resource-group RESOURCE_GROUP --cluster-name {} --database-name default --access-policy-assignment-name {assignment} --access-policy-name default --object-id {object_id}",
-                    name.unwrap_or("NAME")
-                ),
-            )
-        }
+        (Some("WRONGPASS" | "NOAUTH" | "NOPERM"), Some(object_id)) => (
+            format!("the token is good and Redis knows no user {object_id}"),
+            format!(
+                "add this object id as a Redis user (not the client id): {}",
+                assignment(config.redis.endpoint.host(), object_id)
+            ),
+        ),
+        (Some("NOAUTH"), None) if matches!(config.redis.auth, Auth::None) => (
+            "the cache wants a sign-in, and REDIS_AUTH=none brings none".to_owned(),
+            "unset REDIS_AUTH to sign in with Entra ID, or set REDIS_AUTH=key and REDIS_KEY".to_owned(),
+        ),
         (Some("WRONGPASS" | "NOAUTH"), None) => (
             "the cache wants another sign-in than REDIS_AUTH names".to_owned(),
             "check REDIS_KEY, and whether access keys are switched off (then REDIS_AUTH=entra)".to_owned(),
@@ -173,6 +187,23 @@ fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (S
     }
 }
 
+/// The command that makes an identity a Redis user: Azure Cache for Redis and Azure Managed Redis have one each.
+fn assignment(host: &str, object_id: &str) -> String {
+    let name = host.split('.').next().unwrap_or("NAME");
+    let assignment: String = object_id
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
+    match host.contains(".redis.cache.") {
+        true => format!(
+            "az redis access-policy-assignment create --resource-group RESOURCE_GROUP --name {name} --policy-assignment-name {assignment} --access-policy-name \"Data Contributor\" --object-id {object_id} --object-id-alias {assignment}"
+        ),
+        false => format!(
+            "az redisenterprise database access-policy-assignment create --resource-group RESOURCE_GROUP --cluster-name {name} --database-name default --access-policy-assignment-name {assignment} --access-policy-name default --object-id {object_id}"
+        ),
+    }
+}
+
 fn error_says(error: &Error, words: &str) -> bool {
     Chain(error).to_string().contains(words)
 }
@@ -180,21 +211,33 @@ fn error_says(error: &Error, words: &str) -> bool {
 /// One endpoint or a cluster, and whether each master of a cluster answers.
 pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option<()>) {
     let limit = config.redis.connect_timeout;
+    let mut undecided = None;
     let decided = settled(limit, async || match pool.clustering() {
         Some(clustering) => Some(Ok(clustering)),
         None => match pool.get().await {
-            Err(error @ Error::Unavailable(_)) => Some(Err(error)),
+            Err(Error::Unavailable(error)) => match &*error {
+                ConnectError::Undecided { source, .. } => {
+                    undecided = Some(source.clone());
+                    None
+                }
+                _ => Some(Err(Error::Unavailable(error))),
+            },
             _ => None,
         },
     })
     .await;
     let clustering = match decided {
         Some(Ok(clustering)) => clustering,
+        None if let Some(refusal) = undecided => {
+            let found = format!("CLUSTER SLOTS, for {}: {refusal}", seconds(limit));
+            let (meaning, mend) = explain_code(refusal.code());
+            return (Verdict::failed(found, meaning, mend), None);
+        }
         Some(Err(error)) => {
             let verdict = Verdict::failed(
                 Chain(&error),
                 "REDIS_CLUSTERING_POLICY and the cache do not fit, or the cache is not whole",
-                "unset REDIS_CLUSTERING_POLICY to have the server asked; `az redisenterprise database show --query clusteringPolicy` prints Azure's",
+                "unset REDIS_CLUSTERING_POLICY to have the server asked; `az redisenterprise database show --cluster-name NAME --resource-group RESOURCE_GROUP --query clusteringPolicy` prints Azure's",
             );
             return (verdict, None);
         }
@@ -233,12 +276,36 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
     for (address, error) in &trouble {
         let _ = write!(found, "\n{address}: {}", Chain(error));
     }
+    let mends: BTreeSet<_> = trouble
+        .iter()
+        .map(|(_, error)| explain_node(error))
+        .collect();
+    let mends: Vec<_> = mends.into_iter().collect();
     let verdict = Verdict::failed(
         found,
         "commands whose keys are on these masters fail",
-        "allow the nodes' ports out of this network, 8500 to 8599 in Azure, beside that of the endpoint",
+        mends.join("; "),
     );
     (verdict, None)
+}
+
+/// What to do about a master that does not answer, though the endpoint does.
+fn explain_node(error: &Error) -> &'static str {
+    match error {
+        Error::Command(_) => {
+            "the cache is starting, scaling or failing over: wait a moment and try again"
+        }
+        Error::Unavailable(error) => match **error {
+            ConnectError::SignIn { ref source, .. } if source.code().is_some() => {
+                "the node refuses what the endpoint takes: is the cache scaling, or the access policy new? Try again in a minute"
+            }
+            ConnectError::Tls { .. } => {
+                "a node's certificate is for the endpoint's name: is there something between that answers in its place?"
+            }
+            _ => ALLOW_NODES,
+        },
+        _ => ALLOW_NODES,
+    }
 }
 
 /// What the service does, on a key beside the sample's and in its slot.
@@ -260,30 +327,55 @@ pub(super) async fn commands(
         ("GET", redis::cmd("GET").arg(&key).clone()),
         ("DEL", redis::cmd("DEL").arg(&key).clone()),
     ];
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
     for (name, command) in &steps {
         let Err(error) = pool.query::<redis::Value>(command).await else {
             continue;
         };
-        let found = match &error {
+        found.push(match &error {
             // As Redis writes it, to be searched for.
             Error::Command(error) => format!("{name}: {}", Refusal::from(error)),
             error => format!("{name}: {}", Chain(error)),
-        };
-        let is_refused = matches!(&error, Error::Command(error) if error.code() == Some("NOPERM"));
-        if let Some(verdict) = past_the_end(&found, token_ends) {
-            return (verdict, None);
+        });
+        if matches!(&error, Error::Command(error) if error.code() == Some("NOPERM")) {
+            refused.push(*name);
+            continue;
         }
-        let (meaning, mend) = explain_command(config, name, &error);
-        // The service itself sends neither to answer a request.
-        if is_refused && matches!(*name, "PING" | "DEL" | "GET") {
-            return (Verdict::warned(found, meaning, mend), Some(()));
-        }
-        return (Verdict::failed(found, meaning, mend), None);
+        let verdict = past_the_end(&found.join("\n"), token_ends).unwrap_or_else(|| {
+            let code = match &error {
+                Error::Command(error) => error.code(),
+                _ => None,
+            };
+            let (meaning, mend) = explain_code(code);
+            Verdict::failed(found.join("\n"), meaning, mend)
+        });
+        return (verdict, None);
     }
-    (
-        Verdict::passed("PING, SET, GET and DEL are answered"),
-        Some(()),
-    )
+    if refused.is_empty() {
+        let verdict = Verdict::passed("PING, SET, GET and DEL are answered");
+        return (verdict, Some(()));
+    }
+    let key = &config.sample.key;
+    let commands: Vec<_> = refused
+        .iter()
+        .map(|name| format!("+{}", name.to_lowercase()))
+        .collect();
+    let mend = format!(
+        "let it allow {} and the keys ~{key}* ~{{{key}}}*",
+        commands.join(" ")
+    );
+    // Of the four, /sample sends SET alone.
+    match refused.contains(&"SET") {
+        true => {
+            let meaning = "the access policy of this Redis user leaves this out, and /sample cannot do without SET";
+            (Verdict::failed(found.join("\n"), meaning, mend), None)
+        }
+        false => {
+            let meaning =
+                "the access policy of this Redis user leaves this out; /sample does without";
+            (Verdict::warned(found.join("\n"), meaning, mend), Some(()))
+        }
+    }
 }
 
 /// The doctor holds one token, and does not ask for another as the service does.
@@ -298,59 +390,46 @@ fn past_the_end(found: &str, token_ends: Option<SystemTime>) -> Option<Verdict> 
     })
 }
 
-fn explain_command(config: &Config, name: &str, error: &Error) -> (String, String) {
-    let key = &config.sample.key;
-    let code = match error {
-        Error::Command(error) => error.code(),
-        _ => None,
-    };
-    let (meaning, mend) = match code {
-        Some("NOPERM") => (
-            "the access policy of this Redis user leaves this out",
-            format!(
-                "let it allow +{} and the keys ~{key}* ~{{{key}}}*",
-                name.to_lowercase()
-            ),
-        ),
+/// What Redis' refusal of a command means and what to do.
+fn explain_code(code: Option<&str>) -> (&'static str, &'static str) {
+    match code {
         Some("OOM") => (
             "the cache is full and evicts nothing",
-            "choose a larger cache or an eviction policy such as VolatileLRU, or let keys end"
-                .to_owned(),
+            "choose a larger cache or an eviction policy such as VolatileLRU, or let keys end",
         ),
         Some("READONLY") => (
             "this is a replica: the cache is failing over, or the endpoint is a replica's",
-            "name the cache's own endpoint in REDIS_ENDPOINT".to_owned(),
+            "name the cache's own endpoint in REDIS_ENDPOINT",
         ),
         Some("BUSY") => (
-            "a script blocks the cache: all wait for it, AUTH with a new token too",
-            "end it (`SCRIPT KILL`), and let scripts do less; Redis' slow log names long commands"
-                .to_owned(),
+            "a script blocks the cache: every command waits for its end",
+            "end it (`SCRIPT KILL`), and let scripts do less; Redis' slow log names long commands",
         ),
         Some("MISCONF") => (
             "the cache cannot persist and takes no writes",
-            "look at the cache's persistence settings and disk".to_owned(),
+            "look at the cache's persistence settings and disk",
         ),
         Some("CLUSTERDOWN" | "LOADING" | "TRYAGAIN" | "MASTERDOWN") => (
             "the cache is starting, scaling or failing over",
-            "wait a moment and try again; else look at the cache's state".to_owned(),
+            "wait a moment and try again; else look at the cache's state",
         ),
         Some("MOVED") => (
             "this is a cluster, and it is taken for one endpoint",
-            "unset REDIS_CLUSTERING_POLICY".to_owned(),
+            "unset REDIS_CLUSTERING_POLICY",
         ),
         _ => (
             "the cache does not answer as it should",
-            "look at the cache's state and server load".to_owned(),
+            "look at the cache's state and server load",
         ),
-    };
-    (meaning.to_owned(), mend)
+    }
 }
 
 /// How long PING takes.
 pub(super) async fn latency(pool: &Pool, token_ends: Option<SystemTime>) -> (Verdict, Option<()>) {
     let ping = redis::cmd("PING");
     let mut taken = Vec::with_capacity(PINGS);
-    for _ in 0..PINGS {
+    let began = Instant::now();
+    while taken.len() < PINGS && began.elapsed() < PINGS_LIMIT {
         let asked = Instant::now();
         match pool.query::<redis::Value>(&ping).await {
             Ok(_) => {}
@@ -371,12 +450,13 @@ pub(super) async fn latency(pool: &Pool, token_ends: Option<SystemTime>) -> (Ver
     }
     taken.sort();
     let milliseconds = |at: usize| taken[at].as_secs_f64() * 1000.0;
-    let median = PINGS / 2;
+    let count = taken.len();
+    let median = count / 2;
     let found = format!(
-        "{PINGS} times PING: {:.2} ms at best, {:.2} ms in the middle, {:.2} ms at worst",
+        "{count} times PING: {:.2} ms at best, {:.2} ms in the middle, {:.2} ms at worst",
         milliseconds(0),
         milliseconds(median),
-        milliseconds(PINGS - 1)
+        milliseconds(count - 1)
     );
     let verdict = match taken[median] > FAR {
         true => Verdict::warned(

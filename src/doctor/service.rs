@@ -128,8 +128,19 @@ fn judge(readiness: &Readiness, metrics: &Metrics<'_>, mended: bool) -> Verdict 
         .total("db_client_connection_count", "")
         .unwrap_or_default();
     if opened > open + OPENED_OVER * open.max(1.0) && opened - open > minutes_up {
+        let found = format!("for {open} connections {opened} were opened in {minutes_up:.1} min");
+        let silent = metrics
+            .total("redis_connections_closed_total", r#"reason="silent""#)
+            .unwrap_or_default();
+        if silent > (opened - open) / 2.0 {
+            return Verdict::warned(
+                format!("{found}; {silent} answered nothing and were given up"),
+                "a command that blocks (BLPOP, XREAD BLOCK, WAIT) holds up all that come after it on its connection, the sign-in with a new token too; a network that forgets connections looks the same",
+                "give commands that block a connection of their own, or let them wait for less than REDIS_COMMAND_TIMEOUT; for the network, see the idle time-outs between",
+            );
+        }
         return Verdict::warned(
-            format!("for {open} connections {opened} were opened in {minutes_up:.1} min"),
+            found,
             "something closes them again and again; each opening is a sign-in, and Azure limits new connections",
             "look for an idle time-out below 10 minutes: of Redis (`CONFIG GET timeout`), of a firewall, NAT gateway or proxy between",
         );

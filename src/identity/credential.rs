@@ -146,6 +146,12 @@ impl AzureCredential {
         &self.selection.candidates
     }
 
+    /// Those that are not asked, each with the reason.
+    #[cfg(feature = "service")]
+    pub(crate) fn passed_over(&self) -> &[(CredentialName, String)] {
+        &self.selection.passed_over
+    }
+
     /// Asks one candidate after the other; the first that answers is kept.
     async fn choose(&self) -> Result<AzureToken, Error> {
         let mut tried = Tried::default();

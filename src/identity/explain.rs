@@ -27,10 +27,13 @@ pub(super) fn aadsts(code: u32) -> Option<&'static str> {
         7_000_222 => "the client secret has expired: create a new one and set AZURE_CLIENT_SECRET",
         7_000_216 => "the application must bring a secret or an assertion, and brought neither",
         700_027 => {
-            "the certificate is not one of the application's: upload it to the application registration"
+            "the signature is by no certificate of the application, or by no key of the federated credential's issuer: upload the certificate to the application registration, or see who wrote AZURE_FEDERATED_TOKEN_FILE"
         }
         70021 | 700_211 => {
-            "no federated credential of the identity has this issuer: compare `az aks show --query oidcIssuerProfile.issuerUrl` with `az identity federated-credential list`"
+            "no federated credential of the identity has this issuer: compare `az aks show --name NAME --resource-group RESOURCE_GROUP --query oidcIssuerProfile.issuerUrl` with `az identity federated-credential list`"
+        }
+        70025 => {
+            "the identity has no federated credential at all: `az identity federated-credential create` with this cluster's issuer and the pod's service account; a new one takes a minute to be known"
         }
         700_213 => {
             "no federated credential of the identity has this subject: it must be system:serviceaccount:NAMESPACE:SERVICEACCOUNT of the pod; see `az identity federated-credential list`"
@@ -77,6 +80,7 @@ mod tests {
             assert_eq!(code(without), None, "{without}");
         }
         assert!(aadsts(700_213).is_some_and(|mend| mend.contains("serviceaccount")));
+        assert!(aadsts(70025).is_some_and(|mend| mend.contains("federated-credential create")));
         assert_eq!(aadsts(1), None);
     }
 }

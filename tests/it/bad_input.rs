@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use entra_redis::{
-    app::{self, App},
+    app::App,
     config::{Config, Environment},
 };
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Azure, LIMIT, Load, RedisServer, Service, eventually};
+use crate::support::{Azure, LIMIT, Load, RedisServer, Service, eventually, metrics};
 
 async fn run(pairs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = crate::support::command(arguments);
@@ -277,12 +277,7 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
             "/sleep",
             get(async || tokio::time::sleep(Duration::from_secs(60)).await),
         );
-    let app = App::bind(
-        config,
-        app::install_metrics(None).expect("the only recorder"),
-    )
-    .await
-    .expect("free ports");
+    let app = App::bind(config, metrics()).await.expect("free ports");
     let app = app.routes(routes);
     let url = format!("http://{}", app.public_address());
     let (stop, stopped) = oneshot::channel::<()>();

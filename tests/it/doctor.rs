@@ -2,7 +2,10 @@
 
 mod pains;
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::Output,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entra_redis::emulator::{self, EntraFault, Options, RedisFault};
@@ -316,20 +319,62 @@ async fn a_certificate_is_refused_with_its_fault() {
             ["UnknownIssuer", "does not trust", "REDIS_CA_FILE"],
         ),
         (good.expired("localhost"), ["expired", "has ended", "clock"]),
+        (
+            good.but("localhost", |it| {
+                it.not_before = rcgen::date_time_ymd(2090, 1, 1)
+            }),
+            ["not valid yet", "begins later", "clock is behind"],
+        ),
     ] {
         let redis = RedisServer::start_on(free_port(), Some(&certificates)).await;
-        let endpoint = format!("localhost:{}", redis.tls_port);
-        let authority = good.path("ca.pem").display().to_string();
-        let variables = with(
-            Vec::new(),
-            &[
-                ("REDIS_ENDPOINT", &endpoint),
-                ("REDIS_AUTH", "none"),
-                ("REDIS_CA_FILE", &authority),
-            ],
-        );
+        let variables = trusting(&redis, &good);
         says(&the_fault(&variables, "tls", "failed").await, &parts);
     }
+
+    // One that ends soon is good, and warned of.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("it is later than 1970");
+    let soon = good.but("localhost", |it| {
+        it.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3 * 24 * 3600);
+    });
+    let redis = RedisServer::start_on(free_port(), Some(&soon)).await;
+    let soon = trusting(&redis, &good);
+    let (findings, _) = report(&soon).await;
+    let tls = findings.iter().find(|finding| finding["step"] == "tls");
+    let tls = tls.expect("it was taken");
+    assert_eq!(tls["outcome"], "warned", "{tls:#}");
+    says(
+        &tls.to_string(),
+        &[
+            "certificate for localhost, from CN=authority for localhost",
+            "to 20",
+            "in 2 days",
+            "is renewed",
+        ],
+    );
+
+    // Azure's cipher suites of TLS 1.2 are of a kind that is refused here.
+    let only_old = [
+        "--tls-protocols",
+        "TLSv1.2",
+        "--tls-ciphers",
+        "ECDHE-ECDSA-AES128-SHA",
+    ];
+    let redis = RedisServer::start_with(free_port(), Some(&good), &only_old).await;
+    let old = the_fault(&trusting(&redis, &good), "tls", "failed").await;
+    says(&old, &["TLS 1.3", "middlebox"]);
+}
+
+/// What a service needs before this server, whose certificate an authority signed that it trusts.
+fn trusting(redis: &RedisServer, authority: &Certificates) -> Variables {
+    let endpoint = format!("localhost:{}", redis.tls_port);
+    let authority = authority.path("ca.pem").display().to_string();
+    let pairs = [
+        ("REDIS_ENDPOINT", endpoint.as_str()),
+        ("REDIS_AUTH", "none"),
+        ("REDIS_CA_FILE", &authority),
+    ];
+    with(Vec::new(), &pairs)
 }
 
 /// A federated token file with these claims, which nobody signed: it is looked at before it is sent.
@@ -443,6 +488,26 @@ async fn what_entra_id_refuses_is_explained() {
         let variables = with(azure.environment(credential), &[more]);
         says(&the_fault(&variables, "token", "failed").await, &parts);
     }
+    // A cluster that no federated credential names.
+    let file = azure.variable("AZURE_FEDERATED_TOKEN_FILE");
+    let real = std::fs::read_to_string(file).expect("the emulator wrote it");
+    let parts: Vec<_> = real.trim().split('.').collect();
+    let claims = URL_SAFE_NO_PAD.decode(parts[1]).expect("it is a JWT");
+    let mut claims: Value = serde_json::from_slice(&claims).expect("it is a JWT");
+    claims["iss"] = "https://elsewhere.example/".into();
+    let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = directory.path().join("elsewhere");
+    let elsewhere = format!("{}.{claims}.{}", parts[0], parts[2]);
+    std::fs::write(&path, elsewhere).expect("there is room");
+    let elsewhere = with(
+        azure.environment("WorkloadIdentityCredential"),
+        &[("AZURE_FEDERATED_TOKEN_FILE", &path.display().to_string())],
+    );
+    says(
+        &the_fault(&elsewhere, "token", "failed").await,
+        &["AADSTS700211", "oidcIssuerProfile.issuerUrl"],
+    );
     azure.controls.set_entra(EntraFault::Status(503));
     let busy = the_fault(
         &azure.environment("EnvironmentCredential"),
@@ -511,6 +576,8 @@ async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it()
             &[("REDIS_AUTH", "key"), ("REDIS_KEY", key)],
         )
     };
+    let nobody = the_fault(&plain(&redis.address()), "sign_in", "failed").await;
+    says(&nobody, &["NOAUTH", "REDIS_AUTH=none", "unset REDIS_AUTH"]);
     let wrong = the_fault(&key("of-no-use"), "sign_in", "failed").await;
     says(&wrong, &["WRONGPASS", "REDIS_KEY", "REDIS_AUTH=entra"]);
     assert!(report(&key("the-right-one")).await.1);
@@ -546,6 +613,20 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
         &findings[8]["found"].to_string(),
         &["CLUSTER SLOTS named 3 masters; all answer"],
     );
+    // As Azure has it: nodes by address, under a certificate for the endpoint's name alone, each with its own sign-in.
+    let azure = Azure::start(Options {
+        redis: Some(cluster.address(0)),
+        ..Options::default()
+    })
+    .await;
+    let variables = azure.environment("WorkloadIdentityCredential");
+    let (findings, well) = report(&variables).await;
+    assert!(well, "{findings:#?}");
+    says(
+        &findings[8]["found"].to_string(),
+        &["3 masters; all answer"],
+    );
+
     cluster.pause(1);
     let variables = with(plain(&address), &[("REDIS_CONNECT_TIMEOUT", "2s")]);
     let silent = the_fault(&variables, "clustering", "failed").await;
@@ -563,17 +644,40 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
 async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
     let redis = RedisServer::start().await;
     let variables = plain(&redis.address());
-    () = ask(&redis, &["ACL", "SETUSER", "default", "-set"]).await;
-    says(
-        &the_fault(&variables, "commands", "failed").await,
-        &["SET: ", "NOPERM", "+set", "~PreviousVisitTime*"],
-    );
-    () = ask(&redis, &["ACL", "SETUSER", "default", "+set", "-del"]).await;
-    says(
-        &the_fault(&variables, "commands", "warned").await,
-        &["DEL: ", "NOPERM", "+del"],
-    );
-    () = ask(&redis, &["ACL", "SETUSER", "default", "+del"]).await;
+    for (rules, outcome, parts) in [
+        (
+            &["-set"][..],
+            "failed",
+            &["SET: ", "NOPERM", "+set and", "~PreviousVisitTime*"][..],
+        ),
+        (&["-del"], "warned", &["DEL: ", "NOPERM", "+del and"]),
+        (&["-get"], "warned", &["GET: ", "NOPERM", "+get and"]),
+        (&["-ping"], "warned", &["PING: ", "NOPERM", "+ping and"]),
+        // As a user who may only read.
+        (
+            &["-ping", "-set", "-del"],
+            "failed",
+            &["PING: ", "SET: ", "DEL: ", "+ping +set +del and"],
+        ),
+        (
+            &["resetkeys", "~of-another:*"],
+            "failed",
+            &["SET: NOPERM", "GET: NOPERM", "~PreviousVisitTime*"],
+        ),
+    ] {
+        let rules = [&["ACL", "SETUSER", "default"], rules].concat();
+        () = ask(&redis, &rules).await;
+        let fault = the_fault(&variables, "commands", outcome).await;
+        () = ask(&redis, &["ACL", "SETUSER", "default", "+@all", "allkeys"]).await;
+        says(&fault, parts);
+        // What was written is removed again, where that is allowed.
+        let left: usize = ask(&redis, &["DBSIZE"]).await;
+        assert_eq!(
+            left,
+            usize::from(rules.ends_with(&["-del"]) && outcome == "warned")
+        );
+        () = ask(&redis, &["FLUSHALL"]).await;
+    }
     () = ask(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
     says(
         &the_fault(&variables, "commands", "failed").await,

@@ -11,11 +11,15 @@ mod watched;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use entra_redis::emulator::{Controls, Emulator, Options};
+use entra_redis::{
+    app::install_metrics,
+    emulator::{Controls, Emulator, Options},
+    telemetry::Metrics,
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -119,29 +123,40 @@ impl Certificates {
             issuer: Issuer::new(parameters, key),
             pem: certificate.pem(),
         };
-        Self::signed(Arc::new(authority), name, false)
+        Self::signed(Arc::new(authority), name, |_| {})
     }
 
     /// The same authority's certificate for another name.
     pub(crate) fn another(&self, name: &str) -> Self {
-        Self::signed(self.authority.clone(), name, false)
+        self.but(name, |_| {})
+    }
+
+    /// The same authority's certificate for a name, changed.
+    pub(crate) fn but(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> Self {
+        Self::signed(self.authority.clone(), name, change)
     }
 
     /// The same authority's certificate for a name, ended.
     pub(crate) fn expired(&self, name: &str) -> Self {
-        Self::signed(self.authority.clone(), name, true)
+        self.but(name, |it| it.not_after = rcgen::date_time_ymd(2020, 1, 1))
     }
 
-    fn signed(authority: Arc<Authority>, name: &str, expired: bool) -> Self {
+    fn signed(
+        authority: Arc<Authority>,
+        name: &str,
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let write = |file: &str, text: &str| {
             std::fs::write(directory.path().join(file), text).expect("there is room");
         };
         let key = rcgen::KeyPair::generate().expect("ring makes keys");
         let mut server = rcgen::CertificateParams::new([name.to_owned()]).expect("it is a name");
-        if expired {
-            server.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        }
+        change(&mut server);
         let certificate = server
             .signed_by(&key, &authority.issuer)
             .expect("the parameters are fine");
@@ -157,6 +172,13 @@ impl Certificates {
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
     }
+}
+
+/// The recorder of this process: there can be only one.
+pub(crate) fn metrics() -> Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    let install = || install_metrics(None).expect("the only recorder");
+    METRICS.get_or_init(install).clone()
 }
 
 /// An error with its sources, on one line.

@@ -45,7 +45,6 @@ impl RedisServer {
             .map(str::to_owned)
             .to_vec();
         arguments.push(port.to_string());
-        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         if let Some(certificates) = certificates {
             let file = |name| certificates.path(name).display().to_string();
             let tls = [
@@ -61,6 +60,7 @@ impl RedisServer {
                     .flat_map(|(name, value)| [name.to_owned(), value]),
             );
         }
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut server = Self {
             child: spawn(&arguments),
             port,

@@ -6,7 +6,8 @@
 const element = (id) => document.getElementById(id);
 const marks = { passed: ["✔", "good"], failed: ["✘", "bad"], not_applicable: ["·", ""] };
 let answered = null; // when the latest status came; null while what is shown is old
-let ends = null; // of the token, on this browser's monotonic clock
+let shown = 0; // the same on this browser's monotonic clock
+let ends = null; // of the token, on that clock
 let longest = 0; // seconds left when it was first seen, or came anew
 
 function duration(seconds) {
@@ -68,7 +69,7 @@ function show(status) {
     ...(status.objectId ? [["object id", status.objectId]] : []),
     ...(status.nodes || []).map((node) => ["node", `${node.address}, ${node.connectionsOpen} open`]),
   ]);
-  answered = new Date();
+  [answered, shown] = [new Date(), performance.now()];
   element("since").hidden = true;
   element("found").hidden = false;
   element("found").className = "";
@@ -79,6 +80,7 @@ function old(why) {
   say(element("state"), why, "bad");
   document.title = `? entra-redis: ${why}`;
   if (answered === null) return;
+  count(shown);
   // With the date: a page may be left open for days.
   say(element("since"), `What is below is old: it was so at ${answered.toLocaleString()}.`);
   element("since").hidden = false;
@@ -86,9 +88,9 @@ function old(why) {
   answered = null;
 }
 
-function count() {
+function count(now = performance.now()) {
   if (ends === null || answered === null) return;
-  const left = (ends - performance.now()) / 1000;
+  const left = (ends - now) / 1000;
   say(element("token-left"), left > 0 ? `ends in ${duration(left)}` : "has ended");
   element("token-meter").value = longest > 0 ? Math.min(1, Math.max(0, left / longest)) : 0;
 }

@@ -84,7 +84,8 @@ async fn who_this_is_is_told_on_the_admin_port_alone() {
         assert!(!public.to_string().contains(part), "{part} is public");
     }
     // tests/status-page follows the links.
-    let links = |page: &str| ["sample", "readyz"].map(|to| page.contains(&format!("href=\"{to}\"")));
+    let links =
+        |page: &str| ["sample", "readyz"].map(|to| page.contains(&format!("href=\"{to}\"")));
     let (status, page) = service.at(&format!("{admin}/")).await;
     assert_eq!((status, links(&page)), (200, [false, true]));
     assert_eq!(links(&service.text("/").await), [true, false]);

@@ -73,14 +73,16 @@ pub fn routers(
     status::started();
     let lifecycle = context.lifecycle.clone();
     let mut documented = public_routes();
+    let mut links = status::PUBLIC_LINKS.to_vec();
     if !separate_admin {
         documented = documented.merge(admin_routes());
+        links.extend(status::ADMIN_LINKS);
     }
     let document = openapi::document(documented.into_openapi());
     let public = Router::from(public_routes())
         .with_state(context.clone())
         .merge(openapi::routes(document))
-        .merge(status::page())
+        .merge(status::page(&links))
         .merge(more);
     let public = layers::limited(public, limits);
     let admin = Router::from(admin_routes()).with_state(context.clone());
@@ -89,7 +91,7 @@ pub fn routers(
             public: layers::outer(public, &lifecycle),
             admin: Some(layers::outer(
                 admin
-                    .merge(status::page())
+                    .merge(status::page(status::ADMIN_LINKS))
                     .merge(Router::from(admin_only_routes()).with_state(context.clone()))
                     .merge(Router::from(this_machines_routes()).with_state(context)),
                 &lifecycle,

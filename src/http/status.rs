@@ -11,6 +11,7 @@ use std::{
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
@@ -29,6 +30,10 @@ static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the page links to on the public port, and on the admin port: no link may lead to what is not there.
+pub(super) const PUBLIC_LINKS: &[&str] = &["sample", "swagger"];
+pub(super) const ADMIN_LINKS: &[&str] = &["readyz", "metrics"];
 
 /// How this replica is, without anything that names who it is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -139,9 +144,16 @@ fn answer(status: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], status).into_response()
 }
 
-/// The page with its style and script.
-pub(super) fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let file = |kind: &'static str, text: &'static str| {
+/// The page with its style and script, and links to these routes of the same port.
+pub(super) fn page<S: Clone + Send + Sync + 'static>(links: &[&str]) -> Router<S> {
+    let links: Vec<_> = links
+        .iter()
+        .map(|link| format!(r#"<a href="{link}">{link}</a>"#))
+        .collect();
+    let page = include_str!("status/page.html").replace("{links}", &links.join(" "));
+    let style = Bytes::from_static(include_bytes!("status/status.css"));
+    let script = Bytes::from_static(include_bytes!("status/status.js"));
+    let file = |kind: &'static str, text: Bytes| {
         get(async move || {
             let headers = [
                 (header::CONTENT_TYPE, kind),
@@ -154,19 +166,7 @@ pub(super) fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
         })
     };
     Router::new()
-        .route(
-            "/",
-            file("text/html; charset=utf-8", include_str!("status/page.html")),
-        )
-        .route(
-            "/status.css",
-            file("text/css; charset=utf-8", include_str!("status/status.css")),
-        )
-        .route(
-            "/status.js",
-            file(
-                "text/javascript; charset=utf-8",
-                include_str!("status/status.js"),
-            ),
-        )
+        .route("/", file("text/html; charset=utf-8", page.into()))
+        .route("/status.css", file("text/css; charset=utf-8", style))
+        .route("/status.js", file("text/javascript; charset=utf-8", script))
 }

@@ -116,7 +116,7 @@ Examples:
   entra-redis doctor
   entra-redis doctor --output json | jq .well
   entra-redis doctor --watch                begins again every 5 seconds
-  kubectl exec deploy/entra-redis -- entra-redis doctor
+  kubectl exec -n NAMESPACE deploy/entra-redis -- entra-redis doctor
 
 Output:
   text  a line a step (✔ passed, ! look at it, ✘ failed, - skipped because an

@@ -19,6 +19,7 @@ import shlex
 import sys
 import zipfile
 
+import documents
 import support
 from support import ROOT, TARGET, Failed
 
@@ -479,7 +480,7 @@ def commands(code):
     found = []
     for line in re.findall(r"(?:^|[\s(])(az [a-z].*)$", re.sub(r"\\\n *", "", code), re.MULTILINE):
         words = shlex.split(line, comments=True)
-        for end in ("|", "&&"):
+        for end in ("|", "&&", "&"):
             words = words[: words.index(end)] if end in words else words
         found.append([word.removesuffix(")") for word in words])
     return found
@@ -499,8 +500,9 @@ def section(text, about):
 
 
 def shell(text):
-    """The shell code in Markdown."""
-    return "\n".join(re.findall(r"^```(?:sh|console|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    """The shell code in Markdown: in blocks, and the commands with options in its sentences."""
+    blocks = [code for language, code in documents.blocks(text) if language in documents.SHELLS]
+    return "\n".join([*blocks, *(one for one in documents.in_sentences(text) if re.match("az .* --", one))])
 
 
 class Az:

@@ -51,7 +51,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "PORT",
         "8080",
-        "public port: /sample, /swagger, /openapi.json",
+        "public port: /sample, the status page at /, /swagger, /openapi.json",
     ),
     unset(
         "ADMIN_PORT",

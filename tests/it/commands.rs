@@ -37,23 +37,88 @@ async fn config_prints_every_variable_and_hides_secrets() {
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("REDIS_ENDPOINT: not set"));
 }
 
-#[test]
-fn the_readme_lists_every_variable_with_its_default() {
+/// The cells of each row of a table in the README, by the title of its section.
+fn table(section: &str) -> Vec<Vec<String>> {
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is one");
-    let rows: Vec<&str> = readme
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .collect();
-    for variable in Config::variables() {
-        let name = format!("| `{}` |", variable.name);
-        let row = rows.iter().find(|row| row.starts_with(&name));
-        let row = row.unwrap_or_else(|| panic!("the README has no row for {}", variable.name));
-        let default = variable
-            .default
-            .map_or("–".to_owned(), |default| format!("`{default}`"));
-        let cell = row.split(" | ").nth(1).expect("name, default, meaning");
-        assert_eq!(cell, default, "{}", variable.name);
+    let (_, section) = readme
+        .split_once(&format!("\n## {section}\n"))
+        .expect("there is such a section");
+    let section = section.split("\n## ").next().expect("it ends");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = |row: &str| {
+        let row = row
+            .strip_prefix("| ")
+            .and_then(|row| row.strip_suffix(" |"));
+        let cells = row.expect("a row").split(" | ");
+        cells.map(str::to_owned).collect()
+    };
+    rows.map(cells).collect()
+}
+
+#[test]
+fn the_readme_says_of_every_variable_what_config_says_and_has_no_other() {
+    let known = Config::variables().iter().map(|variable| {
+        let default = variable.default.map(|default| format!("`{default}`"));
+        vec![
+            format!("`{}`", variable.name),
+            default.unwrap_or_else(|| "–".to_owned()),
+            variable.meaning.to_owned(),
+        ]
+    });
+    let known: Vec<_> = known.collect();
+    let listed = table("Variables");
+    for (listed, known) in listed.iter().zip(&known) {
+        assert_eq!(listed, known);
     }
+    assert_eq!(listed.len(), known.len());
+}
+
+/// What is served beside the document: the status page, and the document itself.
+const NOT_IN_THE_DOCUMENT: [&str; 3] = ["GET /", "GET /swagger", "GET /openapi.json"];
+
+#[tokio::test]
+async fn the_readme_lists_every_endpoint_on_its_port() {
+    let service = Service::start(&["dev"], [("ADMIN_PORT", "0")]).await;
+    let admin = service.admin.clone().expect("it has one");
+    let bases = [service.public.clone(), admin];
+    let mut listed = Vec::new();
+    for row in table("Endpoints") {
+        let [paths, port, _] = &row[..] else {
+            panic!("path, port, answer: {row:?}");
+        };
+        let ports = match port.as_str() {
+            "`PORT`" => [true, false],
+            "`ADMIN_PORT`" => [false, true],
+            "both" => [true, true],
+            _ => panic!("which port is {port}?"),
+        };
+        for endpoint in paths.split('`').skip(1).step_by(2) {
+            let (method, path) = endpoint.split_once(' ').expect("a method and a path");
+            let method: reqwest::Method = method.parse().expect("a method");
+            for (base, is_there) in bases.iter().zip(ports) {
+                let request = service
+                    .client
+                    .request(method.clone(), format!("{base}{path}"));
+                let answer = request.body("info").send().await.expect("it answers");
+                let answered = !matches!(answer.status().as_u16(), 403..=405);
+                assert_eq!(answered, is_there, "{endpoint} of {base}: {answer:?}");
+            }
+            listed.push(endpoint.to_owned());
+        }
+    }
+    let output = command(&["openapi"]).output().await;
+    let output = output.expect("the binary was built");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let documented = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().expect("by method").keys();
+        methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+    });
+    let mut served: Vec<String> = documented.collect();
+    served.extend(NOT_IN_THE_DOCUMENT.map(str::to_owned));
+    served.sort();
+    listed.sort();
+    assert_eq!(listed, served);
 }
 
 #[tokio::test]

@@ -25,10 +25,19 @@ pub(crate) struct Load {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) began: Instant,
+    pub(crate) ended: Instant,
     /// 0 where there was no answer.
     pub(crate) status: u16,
     /// The answer, or what came in its place.
     pub(crate) met: String,
+}
+
+impl Failure {
+    /// The last word of the problem's type, where it was told.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        let (_, rest) = self.met.split_once("\"urn:entra-redis:problem:")?;
+        rest.split('"').next()
+    }
 }
 
 /// What became of a [`Load`].
@@ -176,7 +185,12 @@ impl Shared {
             }
             Some((status, met)) => {
                 let mut failures = self.failures.lock().expect("no panic while held");
-                failures.push(Failure { began, status, met });
+                failures.push(Failure {
+                    began,
+                    ended: Instant::now(),
+                    status,
+                    met,
+                });
             }
         }
     }

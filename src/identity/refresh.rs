@@ -144,11 +144,17 @@ impl Refresher {
             token.expires_in_s = Empty,
             error.type = Empty,
         );
-        let fetched = timeout(limit, self.source.fetch());
-        let answer = match fetched.instrument(span.clone()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::TimedOut(limit)),
+        let patient = async {
+            let answer = timeout(limit, self.source.fetch()).await;
+            answer.unwrap_or(Err(Error::TimedOut(limit)))
         };
+        let fetched = async {
+            tokio::select! {
+                answer = patient => answer,
+                token = self.ask_beside(limit) => Ok(token),
+            }
+        };
+        let answer = fetched.instrument(span.clone()).await;
         let outcome = answer.and_then(|token| self.judge(token));
         let label = match &outcome {
             Ok(Outcome::New(_)) => "success",
@@ -169,6 +175,23 @@ impl Refresher {
             .increment(1);
         histogram!(instruments::REFRESH_DURATION).record(started.elapsed());
         outcome
+    }
+
+    /// Asks again beside an attempt that is given more time because there is no token: the end of a hang is found by new
+    /// requests, not by one that hangs.
+    async fn ask_beside(&self, patience: Duration) -> AccessToken {
+        let quick = quick_limit(self.source.attempt_limit());
+        if self.live().is_some() || patience <= quick {
+            return std::future::pending().await;
+        }
+        let mut next = sleep(quick);
+        loop {
+            next.await;
+            if let Ok(Ok(token)) = timeout(quick, self.source.fetch()).await {
+                return token;
+            }
+            next = sleep(SHORTEST_WAIT);
+        }
     }
 
     fn judge(&self, token: AccessToken) -> Result<Outcome, Error> {
@@ -245,8 +268,13 @@ fn attempt_limit(longest: Duration, live: Option<Duration>, failures: u32) -> Du
         Some(remaining) => (remaining / 2).max(ATTEMPT_LIMIT_FLOOR).min(longest),
         // An endpoint that hangs must be left soon, or its return is found late; one that is slow must be given time.
         None if failures % 4 == 3 => longest,
-        None => longest.min(ATTEMPT_LIMIT_WITHOUT_TOKEN.max(longest / 4)),
+        None => quick_limit(longest),
     }
+}
+
+/// The limit of attempts without a token, but for each fourth.
+fn quick_limit(longest: Duration) -> Duration {
+    longest.min(ATTEMPT_LIMIT_WITHOUT_TOKEN.max(longest / 4))
 }
 
 /// When to ask for the next token, after a new one with this much life left. `random` is uniform in 0..1.

@@ -245,7 +245,14 @@ async fn service_resumes_soon_after_entra_stopped_hanging() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_entra(EntraFault::Hang);
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
-    sleep(Duration::from_secs(5)).await;
+    // The fourth attempt is given more time than service may then take to be back.
+    eventually("three attempts failed", async || {
+        let failure = ["outcome=\"failure\""];
+        let failed = service.metric("entra_token_refresh_total", &failure).await;
+        failed >= 3.0
+    })
+    .await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(service.get("/sample").await.status(), 503);
     azure.controls.set_entra(EntraFault::None);
     let back = Instant::now();

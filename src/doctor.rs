@@ -33,9 +33,9 @@ pub enum Progress<'a> {
 
 /// Walks the path that the service takes with `environment`, and tells `progress` of each step.
 ///
-/// Each step has a limit of its own, made of `REDIS_CONNECT_TIMEOUT`, `REDIS_COMMAND_TIMEOUT` and the credential's; as they
-/// are by default, all of them together are a minute, and half a minute more where the Azure CLI is asked. Writes one key beside the sample's and removes it. Dropping the future stops
-/// where it is; the key then ends by itself within a minute.
+/// Each step has a limit, made of `REDIS_CONNECT_TIMEOUT`, `REDIS_COMMAND_TIMEOUT` and the credential's; as they are by
+/// default, all of them together are a minute, and half a minute more where the Azure CLI is asked. Writes one key beside
+/// the sample's and removes it. Dropping the future stops where it is; the key then ends by itself within a minute.
 pub async fn examine(
     environment: &Environment,
     progress: impl FnMut(Progress<'_>) + Send,

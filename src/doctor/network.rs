@@ -170,7 +170,7 @@ pub(super) async fn tls(config: &Config, stream: TcpStream) -> (Verdict, Option<
     (verdict, Some(()))
 }
 
-/// The names that a certificate is for, as far as the handshake looks at them: those of DNS.
+/// The names and addresses that a certificate is for.
 fn names(certificate: &Certificate) -> String {
     let alternative = certificate
         .tbs_certificate()
@@ -181,11 +181,20 @@ fn names(certificate: &Certificate) -> String {
     let names: Vec<_> = names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DnsName(name) => Some(name.as_str()),
+            GeneralName::DnsName(name) => Some(name.to_string()),
+            GeneralName::IpAddress(bytes) => {
+                let bytes = bytes.as_bytes();
+                let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+                let address = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+                address.ok().map(|address| address.to_string())
+            }
             _ => None,
         })
         .collect();
-    names.join(", ")
+    match names.is_empty() {
+        true => "no name".to_owned(),
+        false => names.join(", "),
+    }
 }
 
 /// Who vouches for the certificate, and for him, as far as certificates were sent.

@@ -30,6 +30,12 @@ const KEY_LIFE_SECONDS: u64 = 60;
 
 const ALLOW_NODES: &str = "allow the nodes' ports out of this network, 8500 to 8599 in Azure, beside that of the endpoint; where they are open, look at the cache's state";
 
+/// What a cache that says nothing means, and what to do.
+const SILENCE: (&str, &str) = (
+    "the cache accepts connections and says nothing: it is starting, scaling or in trouble",
+    "look at the cache's state: `az redisenterprise show --cluster-name NAME --resource-group RESOURCE_GROUP --query resourceState`",
+);
+
 const PINGS: usize = 20;
 /// Then those that were answered must do.
 const PINGS_LIMIT: Duration = Duration::from_secs(5);
@@ -81,8 +87,7 @@ pub(super) async fn sign_in(
         }
     })
     .await;
-    // The pool may notice the silence a moment before this does.
-    match answer.filter(|answer| !answer.as_ref().is_err_and(is_silence)) {
+    match answer {
         Some(Ok(())) => {
             let verdict = match (&username, &config.redis.auth) {
                 (Some(username), _) => again(config, &pool, username).await,
@@ -92,17 +97,21 @@ pub(super) async fn sign_in(
             let usable = (!verdict.is_failed()).then_some(pool);
             (verdict, usable)
         }
+        // The pool may notice the silence a moment before this does.
+        Some(Err(error)) if is_silence(&error) => {
+            let (meaning, mend) = SILENCE;
+            (Verdict::failed(Chain(&error), meaning, mend), None)
+        }
         Some(Err(error)) => {
             let (meaning, mend) = explain_sign_in(config, &error, username.as_deref());
             (Verdict::failed(Chain(&error), meaning, mend), None)
         }
         None => {
             let found = format!(
-                "no answer to AUTH within {}",
+                "no answer to the sign-in within {}",
                 seconds(config.redis.connect_timeout)
             );
-            let meaning = "the cache accepts connections and says nothing: it is starting, scaling or in trouble";
-            let mend = "look at the cache's state: `az redisenterprise show --cluster-name NAME --resource-group RESOURCE_GROUP --query resourceState`";
+            let (meaning, mend) = SILENCE;
             (Verdict::failed(found, meaning, mend), None)
         }
     }
@@ -228,11 +237,6 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
     .await;
     let clustering = match decided {
         Some(Ok(clustering)) => clustering,
-        None if let Some(refusal) = undecided => {
-            let found = format!("CLUSTER SLOTS, for {}: {refusal}", seconds(limit));
-            let (meaning, mend) = explain_code(refusal.code());
-            return (Verdict::failed(found, meaning, mend), None);
-        }
         Some(Err(error)) => {
             let verdict = Verdict::failed(
                 Chain(&error),
@@ -242,6 +246,11 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
             return (verdict, None);
         }
         None => {
+            if let Some(refusal) = undecided {
+                let found = format!("CLUSTER SLOTS, for {}: {refusal}", seconds(limit));
+                let (meaning, mend) = explain_code(refusal.code());
+                return (Verdict::failed(found, meaning, mend), None);
+            }
             let found = format!("no answer to CLUSTER SLOTS within {}", seconds(limit));
             let meaning = "the cache is too busy, or is starting or scaling";
             let mend = "look at the cache's server load, and try again";
@@ -292,9 +301,7 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
 /// What to do about a master that does not answer, though the endpoint does.
 fn explain_node(error: &Error) -> &'static str {
     match error {
-        Error::Command(_) => {
-            "the cache is starting, scaling or failing over: wait a moment and try again"
-        }
+        Error::Command(error) => explain_code(error.code()).1,
         Error::Unavailable(error) => match **error {
             ConnectError::SignIn { ref source, .. } if source.code().is_some() => {
                 "the node refuses what the endpoint takes: is the cache scaling, or the access policy new? Try again in a minute"

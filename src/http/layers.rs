@@ -1,14 +1,14 @@
 //! What every request passes through, outermost first:
 //!
 //! 1. any letter case of `/sample` (outside the router: layers run after matching),
-//! 2. request id, spans, duration and count, the line in the access log, the end of the connection told ([`observe`]),
+//! 2. request id, spans, duration and count, the line in the access log ([`observe`]),
 //! 3. panics become a 500 that hurts no other request,
 //! 4. on public routes: bounded concurrency, bounded body, bounded time ([`limit`]),
 //! 5. the handler.
 
 use std::{
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,7 @@ use super::{
     error::Problem,
     instruments,
     sample::{self, PreviousVisit},
-    trace, unread,
+    trace,
 };
 use crate::lifecycle::{Lifecycle, Phase};
 
@@ -115,7 +115,7 @@ struct Observer {
 async fn observe(
     State(observer): State<Arc<Observer>>,
     route: Option<MatchedPath>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
@@ -136,7 +136,6 @@ async fn observe(
         http.route = matched,
         http.request.id = id.to_str().unwrap_or_default(),
     );
-    let body_is_read = unread::watch(&mut request);
     let active = Active::new(&observer.active);
     let handled = async {
         let response = next.run(request).await;
@@ -153,10 +152,8 @@ async fn observe(
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    let body_is_left = body_is_read.is_some_and(|is_read| !is_read.load(Ordering::Relaxed));
-    // HTTP/2 ends the request's stream alone, and has GOAWAY for the connection.
-    if version < Version::HTTP_2 && (body_is_left || observer.lifecycle.phase() == Phase::Draining)
-    {
+    // HTTP/2 has GOAWAY for this.
+    if version < Version::HTTP_2 && observer.lifecycle.phase() == Phase::Draining {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // A path that matched nothing has no route label, as OpenTelemetry has it: paths are unbounded.

@@ -186,7 +186,7 @@ pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Response {
 /// Whether traffic may come here, and what each check found.
 pub(super) fn checks(context: &Context) -> (bool, BTreeMap<&'static str, Check>) {
     let checks = BTreeMap::from([
-        ("clustering", clustering(context.pool.clustering())),
+        ("clustering", clustering(&context.pool)),
         ("lifecycle", lifecycle(context.lifecycle.phase())),
         ("redis", redis(context)),
         ("token", token(context.pool.identity())),
@@ -227,14 +227,22 @@ fn token(status: Option<crate::identity::Status>) -> Check {
     }
 }
 
-fn clustering(clustering: Option<&redis::Clustering>) -> Check {
-    match clustering {
-        Some(clustering) => Check::new(true, clustering.to_string()),
-        None => Check::new(
-            false,
-            "not known yet: Redis was not asked, or gave no answer",
-        ),
+fn clustering(pool: &redis::Pool) -> Check {
+    if let Some(clustering) = pool.clustering() {
+        return Check::new(true, clustering.to_string());
     }
+    let why = match pool.undecided().as_deref() {
+        Some(redis::ConnectError::Undecided { source, .. }) => format!(
+            "Redis answers CLUSTER SLOTS with {}",
+            source.code().unwrap_or("an error")
+        ),
+        Some(redis::ConnectError::NotACluster { .. }) => {
+            "REDIS_CLUSTERING_POLICY is OSSCluster, and Redis is no cluster".to_owned()
+        }
+        Some(redis::ConnectError::NoMaster { .. }) => "the cluster names no master".to_owned(),
+        _ => "Redis was not asked, or gave no answer".to_owned(),
+    };
+    Check::new(false, format!("not known yet: {why}"))
 }
 
 fn redis(context: &Context) -> Check {

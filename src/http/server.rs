@@ -28,7 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use super::{layers::fold_case, log_level, unread::Lingering};
+use super::{
+    layers::fold_case,
+    log_level,
+    unread::{Lingering, Unread},
+};
 
 /// hyper counts the wait for a connection's next request as part of the time its headers take, so this must be longer
 /// than load balancers keep idle connections (60 s with most), or they would send into a connection just closed.
@@ -107,15 +111,18 @@ impl Server {
             let http = http.clone();
             let brought_request = Arc::new(AtomicBool::new(false));
             let brings_request = brought_request.clone();
+            let unread = Unread::default();
+            let (of_request, of_response) = (unread.clone(), unread.clone());
             let service = router.clone().map_request(move |request| {
                 brings_request.store(true, Ordering::Relaxed);
-                let mut request = fold_case(request);
+                let mut request = of_request.watch(fold_case(request));
                 // One route alone wants it, and an extension is an allocation.
                 if request.uri().path() == log_level::PATH {
                     request.extensions_mut().insert(ConnectInfo(peer));
                 }
                 request
             });
+            let service = service.map_response(move |response| of_response.tell(response));
             let service = TowerToHyperService::new(service);
             let (watcher, end_silent) = (open.watcher(), end_silent.clone());
             connections.spawn(async move {
@@ -133,7 +140,7 @@ impl Server {
                     () = end_silent.cancelled() => return,
                 }
                 let connection =
-                    http.serve_connection(TokioIo::new(Lingering::new(stream)), service);
+                    http.serve_connection(TokioIo::new(Lingering::new(stream, unread)), service);
                 // hyper's limit of headers begins once it is known to be HTTP/1 or HTTP/2, for which the first bytes may not
                 // be enough, and holds for HTTP/1 alone.
                 let nothing_brought = async {

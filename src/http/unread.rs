@@ -16,8 +16,11 @@ use std::{
 };
 
 use axum::{
+    BoxError,
     body::{Body, Bytes, HttpBody},
     extract::Request,
+    http::{HeaderValue, Version, header},
+    response::Response,
 };
 use http_body::{Frame, SizeHint};
 use tokio::{
@@ -29,23 +32,48 @@ use tokio::{
 /// A client that goes on sending has this long to see that nobody listens; then it is reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Whether the body of `request` has been read to its end, to be asked when it is answered; `None` where it has none.
-pub(super) fn watch(request: &mut Request) -> Option<Arc<AtomicBool>> {
-    if request.body().is_end_stream() {
-        return None;
+/// Whether the latest request of an HTTP/1 connection has a body that is not read to its end. With HTTP/2 it never has: there a
+/// request ends without its connection.
+#[derive(Clone, Default)]
+pub(super) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    /// Looks at a request as it comes.
+    pub(super) fn watch<B>(&self, request: axum::http::Request<B>) -> Request
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let request = request.map(Body::new);
+        if request.version() >= Version::HTTP_2 || request.body().is_end_stream() {
+            return request;
+        }
+        self.0.store(true, Ordering::Relaxed);
+        request.map(|body| {
+            Body::new(Watched {
+                body,
+                unread: self.clone(),
+            })
+        })
     }
-    let is_read = Arc::new(AtomicBool::new(false));
-    let body = std::mem::take(request.body_mut());
-    *request.body_mut() = Body::new(Watched {
-        body,
-        is_read: is_read.clone(),
-    });
-    Some(is_read)
+
+    /// Tells who is answered.
+    pub(super) fn tell(&self, mut response: Response) -> Response {
+        if self.is_left() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    fn is_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 struct Watched {
     body: Body,
-    is_read: Arc<AtomicBool>,
+    unread: Unread,
 }
 
 impl HttpBody for Watched {
@@ -59,7 +87,7 @@ impl HttpBody for Watched {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         // Who knows the length stops before he is told of the end.
         if frame.is_none() || self.body.is_end_stream() {
-            self.is_read.store(true, Ordering::Relaxed);
+            self.unread.0.store(false, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -73,17 +101,19 @@ impl HttpBody for Watched {
     }
 }
 
-/// A connection that, when it is shut down, takes what its client still sends until that sees the end and closes, too
-/// (RFC 9112, section 9.6).
+/// A connection that, when it is shut down while its client still sends, takes that until the client sees the end and closes,
+/// too (RFC 9112, section 9.6).
 pub(super) struct Lingering {
     stream: TcpStream,
+    unread: Unread,
     until: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lingering {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, unread: Unread) -> Self {
         Self {
             stream,
+            unread,
             until: None,
         }
     }
@@ -125,7 +155,11 @@ impl AsyncWrite for Lingering {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, until } = &mut *self;
+        let Self {
+            stream,
+            unread,
+            until,
+        } = &mut *self;
         let until = match until {
             Some(until) => until,
             None => {
@@ -136,10 +170,17 @@ impl AsyncWrite for Lingering {
         while until.as_mut().poll(context).is_pending() {
             let mut ignored = [0; 4096];
             let mut ignored = ReadBuf::new(&mut ignored);
-            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut ignored));
+            let read = match Pin::new(&mut *stream).poll_read(context, &mut ignored) {
+                Poll::Ready(read) => read,
+                Poll::Pending if unread.is_left() => return Poll::Pending,
+                // It has nothing to say.
+                Poll::Pending => break,
+            };
             if read.is_err() || ignored.filled().is_empty() {
                 break;
             }
+            // Such as headers of which too many came.
+            unread.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,6 +1,6 @@
 //! The one task that asks for tokens: when it asks, and how it waits.
 //!
-//! It never gives up. The token held stays published while it lives; only a different token replaces it.
+//! It never gives up. Where there is no token and an attempt hangs, it asks a second time beside it. The token held stays published while it lives; only a different token replaces it.
 
 use std::{
     convert::Infallible,
@@ -36,6 +36,9 @@ const REFRESH_SPREAD: f64 = 0.10;
 const ATTEMPT_LIMIT_FLOOR: Duration = Duration::from_secs(1);
 /// Without one, three attempts of four take no longer than this (or a quarter of what the source may take).
 const ATTEMPT_LIMIT_WITHOUT_TOKEN: Duration = Duration::from_secs(3);
+
+/// What one request may take at the longest; a source that may take longer does more than that.
+const LONGEST_REQUEST: Duration = Duration::from_secs(10);
 
 /// Entra ID's longest lives are 28 hours (continuous access evaluation). A token said to live longer is asked for anew
 /// as if it lived this long: somebody's clock is wrong.
@@ -81,7 +84,7 @@ impl Refresher {
         (refresher, tokens)
     }
 
-    /// Asks for tokens until dropped. Dropping it abandons the request in flight; the token held stays with the readers
+    /// Asks for tokens until dropped. Dropping it abandons what is in flight; the token held stays with the readers
     /// until it ends.
     pub async fn run(self) -> Infallible {
         let (mut failures, mut doubts) = (0_u32, 0_u32);
@@ -151,7 +154,7 @@ impl Refresher {
         let fetched = async {
             tokio::select! {
                 answer = patient => answer,
-                token = self.ask_beside(limit) => Ok(token),
+                answer = self.ask_beside(limit) => answer,
             }
         };
         let answer = fetched.instrument(span.clone()).await;
@@ -178,19 +181,20 @@ impl Refresher {
     }
 
     /// Asks again beside an attempt that is given more time because there is no token: the end of a hang is found by new
-    /// requests, not by one that hangs.
-    async fn ask_beside(&self, patience: Duration) -> AccessToken {
+    /// requests, not by one that hangs. Any answer will do. Sources that take longer than a request start programs, which
+    /// are not to run side by side.
+    async fn ask_beside(&self, patience: Duration) -> Result<AccessToken, Error> {
         let quick = quick_limit(self.source.attempt_limit());
-        if self.live().is_some() || patience <= quick {
+        if self.live().is_some() || patience <= quick || patience > LONGEST_REQUEST {
             return std::future::pending().await;
         }
-        let mut next = sleep(quick);
+        let mut wait = quick;
         loop {
-            next.await;
-            if let Ok(Ok(token)) = timeout(quick, self.source.fetch()).await {
-                return token;
+            sleep(wait).await;
+            if let Ok(answer) = timeout(quick, self.source.fetch()).await {
+                return answer;
             }
-            next = sleep(SHORTEST_WAIT);
+            wait = SHORTEST_WAIT;
         }
     }
 

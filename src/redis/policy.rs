@@ -1,7 +1,7 @@
 //! One endpoint or a cluster? Azure's clustering policy, as configured or as the server says.
 //!
 //! Decided once in a pool's life, as soon as a connection to the endpoint is signed in, and only by an answer: slots mean
-//! a cluster, a refusal means one endpoint, and where there is no answer the question is asked again.
+//! a cluster, a refusal means one endpoint, and where there is no answer, or one of the moment, the question is asked again.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -87,13 +87,16 @@ pub(super) fn configured(policy: ClusteringPolicy) -> Option<Clustering> {
 pub(super) async fn decide(
     policy: ClusteringPolicy,
     seed: &Node,
-    mut trouble: impl FnMut(Arc<ConnectError>),
+    mut trouble: impl FnMut(Option<Arc<ConnectError>>),
 ) -> Decision {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let mut told = None;
     loop {
-        seed.opened().await;
+        if !seed.is_open() {
+            trouble(None); // what is wrong now is said by the node
+            seed.opened().await;
+        }
         let Some(mut connection) = seed.pick() else {
             sleep(ASK_AGAIN_AFTER).await; // it has just ended
             continue;
@@ -129,14 +132,14 @@ pub(super) async fn decide(
             },
             Err(_) => None, // no answer decides nothing
         };
-        if let Some(error) = trouble_now {
-            let text = Chain(&error).to_string();
+        if let Some(error) = &trouble_now {
+            let text = Chain(error).to_string();
             if told.as_ref() != Some(&text) {
                 warn!(error = text, "the clustering policy cannot be followed yet");
                 told = Some(text);
             }
-            trouble(Arc::new(error));
         }
+        trouble(trouble_now.map(Arc::new));
         sleep(ASK_AGAIN_AFTER).await;
     }
 }

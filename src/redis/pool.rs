@@ -23,7 +23,7 @@ use super::{
     builder::Builder,
     cluster::Cluster,
     connection::{Connection, Way},
-    error::Error,
+    error::{ConnectError, Error},
     instruments,
     node::{
         Census, Node, Nodes, RunningNode, connection::is_not_signed_in, maintainer::Availability,
@@ -67,7 +67,7 @@ pub(super) struct Site {
     seed: Arc<Node>,
     settled: OnceLock<(Clustering, Option<Arc<Cluster>>)>,
     /// Why it is not settled yet, where there is a reason; changes when it is.
-    trouble: watch::Sender<Option<Error>>,
+    trouble: watch::Sender<Option<Arc<ConnectError>>>,
 }
 
 impl Site {
@@ -88,7 +88,7 @@ impl Site {
     /// Asks the endpoint who it is; then, if it is a cluster, keeps the map of its slots for ever.
     pub(super) async fn settling(self: Arc<Self>, policy: ClusteringPolicy, nodes: Nodes) {
         let trouble = |error| {
-            self.trouble.send_replace(Some(Error::Unavailable(error)));
+            self.trouble.send_replace(error);
         };
         match policy::decide(policy, &self.seed, trouble).await {
             Decision::OneEndpoint(clustering) => {
@@ -118,7 +118,7 @@ pub struct Status {
 pub struct Answering {
     /// All of them; 1 where Redis is one endpoint.
     pub masters: usize,
-    /// Those that answered PING, if only to refuse it.
+    /// Those that answered PING, if only to say that this user may not send it.
     pub masters_answering: usize,
 }
 
@@ -136,8 +136,8 @@ impl Pool {
 
     /// A live connection, shared with other callers.
     ///
-    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, at most the command
-    /// time-out. Dropping the future leaves nothing behind. With a cluster it never waits: which node is needed is known
+    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, and for the next where the
+    /// first in a row failed at once, at most the command time-out. Dropping the future leaves nothing behind. With a cluster it never waits: which node is needed is known
     /// only from the command.
     ///
     /// # Errors
@@ -161,7 +161,9 @@ impl Pool {
         consume_budget().await;
         waiting(&self.0.site.seed.address, async {
             let next = timeout(self.0.patience, self.next_way()).await;
-            next.unwrap_or(Err(Error::Opening))
+            next.unwrap_or_else(|_| {
+                Err(self.undecided().map_or(Error::Opening, Error::Unavailable))
+            })
         })
         .await
     }
@@ -180,7 +182,11 @@ impl Pool {
             match (availability.borrow_and_update().clone(), error) {
                 (Availability::Failing(error), _) => return Err(error),
                 (Availability::Closed, _) => return Err(Error::Closed),
-                (Availability::Open, Some(error)) => return Err(error),
+                (Availability::Open, Some(error))
+                    if !matches!(*error, ConnectError::Undecided { .. }) =>
+                {
+                    return Err(Error::Unavailable(error));
+                }
                 (Availability::Open | Availability::Opening, _) => {}
             }
             tokio::select! {
@@ -325,6 +331,11 @@ impl Pool {
     /// Whether Redis is one endpoint or a cluster, and on what ground; `None` until that is settled.
     pub fn clustering(&self) -> Option<&Clustering> {
         Some(&self.0.site.settled.get()?.0)
+    }
+
+    /// Why it is not settled yet, where Redis gives a reason.
+    pub(crate) fn undecided(&self) -> Option<Arc<ConnectError>> {
+        self.0.site.trouble.borrow().clone()
     }
 
     /// The nodes that commands go to, the endpoint or each of a cluster's masters, with their open connections.

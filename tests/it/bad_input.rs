@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Azure, LIMIT, Load, RedisServer, Service, eventually, metrics};
+use crate::support::{Azure, LIMIT, Load, RedisServer, Service, Watched, eventually, metrics};
 
 async fn run(pairs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = crate::support::command(arguments);
@@ -186,7 +186,7 @@ async fn slow_redis_is_a_504_within_the_requests_deadline() {
         ("REDIS_COMMAND_TIMEOUT", "10s".to_owned()),
         ("REQUEST_TIMEOUT", "500ms".to_owned()),
     ];
-    let service = Service::start(&[], environment).await;
+    let service = Watched::start(environment).await;
     service.ready().await;
     let mut admin = redis.admin().await;
     redis::cmd("CLIENT")

@@ -566,7 +566,7 @@ async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it()
     let silent = with(variables, &[("REDIS_CONNECT_TIMEOUT", "2s")]);
     says(
         &the_fault(&silent, "sign_in", "failed").await,
-        &["within 2", "state"],
+        &["localhost:", "says nothing", "resourceState"],
     );
 
     () = ask(&redis, &["CONFIG", "SET", "requirepass", "the-right-one"]).await;

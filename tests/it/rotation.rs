@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisServer, Service, eventually};
+use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually};
 
 /// `dev --token-lifetime 5s` for a minute at 64 connections: the promise, as counts.
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +106,7 @@ async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
 async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resumes_with_it() {
     use entra_redis::emulator::EntraFault;
     let azure = Azure::with_lifetime(3).await;
-    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     azure.controls.set_entra(EntraFault::Status(500));
     eventually("no token is left", async || {
@@ -142,7 +142,7 @@ async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resu
 async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
     use entra_redis::emulator::EntraFault;
     let azure = Azure::with_lifetime(8).await;
-    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     let load = Load::start(&service.url("/sample"), 8);
     for fault in [

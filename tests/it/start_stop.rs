@@ -5,7 +5,7 @@ use std::time::Duration;
 use entra_redis::emulator::{EntraFault, Options};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisServer, Service, eventually, free_port};
+use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually, free_port};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
@@ -122,7 +122,7 @@ async fn open_requests_are_finished_after_sigterm() {
 async fn without_a_token_at_start_it_stays_up_says_so_and_recovers_by_itself() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_entra(EntraFault::Status(503));
-    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
         report["checks"]["token"]["detail"] == "no token was had yet; the credential was refused"
@@ -183,7 +183,7 @@ async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
         ("REDIS_AUTH", "none".to_owned()),
         ("REDIS_TLS", "false".to_owned()),
     ];
-    let service = Service::start(&[], environment).await;
+    let service = Watched::start(environment).await;
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
         report["checks"]["redis"]["detail"] == "Redis does not answer; 0 of 1 connections are open"
@@ -244,7 +244,7 @@ async fn redis_behind_the_front_down_at_start_is_no_other_case() {
 async fn service_resumes_soon_after_entra_stopped_hanging() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_entra(EntraFault::Hang);
-    let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
+    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     // The fourth attempt is given more time than service may then take to be back.
     eventually("three attempts failed", async || {
         let failure = ["outcome=\"failure\""];
@@ -297,7 +297,7 @@ async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
         ("REDIS_AUTH", "none".to_owned()),
         ("REDIS_TLS", "false".to_owned()),
     ];
-    let service = Service::start(&[], environment).await;
+    let service = Watched::start(environment).await;
     let response = service.get("/sample").await;
     assert_eq!(response.status(), 503);
     assert!(

@@ -90,33 +90,16 @@ impl Maintainer {
     pub(super) async fn run(mut self) {
         let mut held: Vec<Object> = Vec::new();
         let mut failures: Option<Failures> = None;
-        // Connections in a row that ended as soon as they were open, each opened after the one before had ended: what ends
-        // them all at once is no row.
-        let mut short_lived = 0_u32;
-        let mut latest_end: Option<Instant> = None;
+        let mut losses = Losses::default();
         let mut next_opening = Instant::now();
         loop {
-            let was_open = !held.is_empty();
-            for lost in held.extract_if(.., |object| !object.is_open()) {
-                let age = lost.life.age();
-                if age >= SHORT_LIFE {
-                    short_lived = 0;
-                } else if latest_end.is_none_or(|end| age < end.elapsed()) {
-                    short_lived = short_lived.saturating_add(1);
-                }
-                latest_end = Some(Instant::now());
-                // deadpool finds it closed and forgets it
-            }
-            // That a further one could not be opened says nothing of the first.
-            if was_open && held.is_empty() {
-                failures = None;
-            }
+            losses.look(&mut held, &mut failures);
             let size = self.node.size.load(Ordering::Relaxed);
-            if short_lived > 1 && failures.is_none() && held.len() < size {
+            if losses.short_lived > 1 && failures.is_none() && held.len() < size {
                 let endpoint = self.node.address.clone();
                 failures = Some(Failures::new(
                     ConnectError::Flapping { endpoint },
-                    short_lived,
+                    losses.short_lived,
                     Duration::ZERO,
                 ));
             }
@@ -131,7 +114,10 @@ impl Maintainer {
                 tokio::select! {
                     () = waiting.due() => {}
                     // Nothing is known against it.
-                    () = new_token(&mut self.tokens) => failures = None,
+                    () = new_token(&mut self.tokens) => {
+                        failures = None;
+                        losses.short_lived = 0;
+                    }
                     () = self.node.attention.notified() => {}
                 }
                 continue;
@@ -154,7 +140,7 @@ impl Maintainer {
                     opened = &mut attempt => break opened,
                     // An attempt may take seconds, in which another connection may end.
                     () = self.node.attention.notified() => {
-                        held.retain(|object| object.is_open());
+                        losses.look(&mut held, &mut failures);
                         self.publish(&held, failures.as_ref());
                     }
                 }
@@ -200,6 +186,35 @@ impl Maintainer {
         self.node.open.store(Arc::new(open));
         self.node.availability.send_replace(availability);
         self.census.report();
+    }
+}
+
+/// Connections that ended by themselves.
+#[derive(Default)]
+struct Losses {
+    /// Those in a row that ended as soon as they were open, each opened after the one before had ended: what ends them all
+    /// at once is no row.
+    short_lived: u32,
+    latest: Option<Instant>,
+}
+
+impl Losses {
+    /// Drops those that have ended; deadpool finds them closed and forgets them.
+    fn look(&mut self, held: &mut Vec<Object>, failures: &mut Option<Failures>) {
+        let had_some = !held.is_empty();
+        for lost in held.extract_if(.., |object| !object.is_open()) {
+            let age = lost.life.age();
+            if age >= SHORT_LIFE {
+                self.short_lived = 0;
+            } else if self.latest.is_none_or(|end| age < end.elapsed()) {
+                self.short_lived = self.short_lived.saturating_add(1);
+            }
+            self.latest = Some(Instant::now());
+        }
+        // That a further one could not be opened says nothing of the first.
+        if had_some && held.is_empty() {
+            *failures = None;
+        }
     }
 }
 

@@ -19,9 +19,9 @@ use tracing_subscriber::{
 
 use crate::config::{self, LogFormat};
 
-/// Log lines that wait for standard output to take them; with more, the newest are dropped and counted. About 2.5 MB, and
-/// a quarter of a megabyte for the places alone.
-const WAITING: usize = 8 * 1024;
+/// Log lines that wait for standard output to take them; with more, the newest are dropped and counted. About 1.3 MB, and
+/// an eighth of a megabyte for the places alone, which an idle service has, too.
+const WAITING: usize = 4 * 1024;
 
 /// Lines dropped so far in this process.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();

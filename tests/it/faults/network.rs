@@ -187,6 +187,7 @@ async fn one_connection_that_was_forgotten_costs_no_request() {
 async fn a_slow_network_is_slow_answers_or_504s_within_the_deadline() {
     let (_redis, proxy, service) = through_a_proxy([]).await;
     let load = under_load(&service, 4).await;
+    more(&load, 100).await;
     proxy.set(Fault::Delay(Duration::from_millis(150)));
     let told_slowly = ask(&service).await;
     assert_eq!(told_slowly.status, 200);

@@ -1,6 +1,7 @@
 //! The one task that asks for tokens: when it asks, and how it waits.
 //!
-//! It never gives up. Where there is no token and an attempt hangs, it asks a second time beside it. The token held stays published while it lives; only a different token replaces it.
+//! It never gives up. The token held stays published while it lives; only a different token replaces it. Where there is none
+//! and an attempt hangs, it asks a second time beside it.
 
 use std::{
     convert::Infallible,

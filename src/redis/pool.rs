@@ -137,11 +137,12 @@ impl Pool {
     /// A live connection, shared with other callers.
     ///
     /// While one is open this does not wait. Otherwise it waits for the attempt in progress, and for the next where the
-    /// first in a row failed at once, at most the command time-out. Dropping the future leaves nothing behind. With a cluster it never waits: which node is needed is known
-    /// only from the command.
+    /// first in a row failed at once, at most the command time-out. Dropping the future leaves nothing behind. With a
+    /// cluster it never waits: which node is needed is known only from the command.
     ///
     /// # Errors
-    /// At once and named, when there is no live token or attempts to connect fail; [`Error::Opening`] when none was open in time.
+    /// At once and named, when there is no live token or attempts to connect fail; [`Error::Opening`] when none was open in
+    /// time.
     pub async fn get(&self) -> Result<Connection, Error> {
         self.way().await.map(Connection)
     }

@@ -220,7 +220,11 @@ async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
         let some = &failures[..failures.len().min(5)];
         assert!(some.is_empty(), "{some:#?}, {}", kept(&one.service));
         let (signed_in, wanted) = (one.last.accepted - one.first.accepted, one.wanted());
-        assert!(signed_in <= wanted, "{signed_in} of {wanted}");
+        // Each replica by itself as well, but for one pause of the machine.
+        assert!(
+            signed_in <= wanted && signed_in >= 0.99 * wanted - 2.0,
+            "{signed_in} of {wanted}"
+        );
         let last = &one.last;
         assert_eq!((last.opened, last.closed), (2.0, 0.0));
         assert_eq!(last.token, last.signed_in, "all are on the newest token");

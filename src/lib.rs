@@ -25,7 +25,7 @@ pub mod config;
 #[cfg(feature = "service")]
 pub mod doctor;
 #[cfg(feature = "emulator")]
-pub mod emulator;
+pub use entra_redis_emulator as emulator;
 mod file;
 #[cfg(feature = "service")]
 pub mod http;

@@ -19,14 +19,14 @@ use tokio::sync::mpsc;
 const PORTS: RangeInclusive<u16> = 8500..=8599;
 
 /// A front just opened.
-pub(in crate::emulator) struct NodeFront {
-    pub(in crate::emulator) listener: TcpListener,
+pub(crate) struct NodeFront {
+    pub(crate) listener: TcpListener,
     /// The server's `host:port`.
-    pub(in crate::emulator) node: String,
+    pub(crate) node: String,
 }
 
 /// The nodes known and the fronts before them.
-pub(in crate::emulator) struct Nodes {
+pub(crate) struct Nodes {
     host: IpAddr,
     /// By the server's `host:port`.
     fronts: Mutex<BTreeMap<String, SocketAddr>>,
@@ -35,7 +35,7 @@ pub(in crate::emulator) struct Nodes {
 
 impl Nodes {
     /// Knows no node yet; fronts will be bound to `host`, and come out of the receiver.
-    pub(in crate::emulator) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeFront>) {
+    pub(crate) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeFront>) {
         let (opened, fronts) = mpsc::unbounded_channel();
         let nodes = Self {
             host,

@@ -7,7 +7,7 @@ use super::integer_of;
 
 /// A step through a stream of replies.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::emulator) enum Step {
+pub(crate) enum Step {
     /// The bytes ended inside a reply, or there were none.
     More,
     /// A reply to a command ended after this many bytes.
@@ -20,7 +20,7 @@ pub(in crate::emulator) enum Step {
 
 /// Follows a server's replies, RESP2 and RESP3, in whatever pieces they come.
 #[derive(Debug, Default)]
-pub(in crate::emulator) struct Replies {
+pub(crate) struct Replies {
     /// Values still to come before the reply at hand is whole; 0 between replies.
     open: u64,
     /// Whether the reply at hand is a push.
@@ -33,12 +33,12 @@ pub(in crate::emulator) struct Replies {
 
 impl Replies {
     /// Whether the bytes so far end inside a reply.
-    pub(in crate::emulator) fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         self.open > 0 || self.skip > 0
     }
 
     /// Follows `input` to the end of the reply at hand, or to its own.
-    pub(in crate::emulator) fn step(&mut self, input: &[u8]) -> Step {
+    pub(crate) fn step(&mut self, input: &[u8]) -> Step {
         let mut at = 0;
         while at < input.len() {
             if self.skip > 0 {

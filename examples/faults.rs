@@ -5,7 +5,7 @@
 
 use std::{error::Error, io::stdin};
 
-use entra_redis::emulator::{Controls, Emulator, EntraFault, Options, RedisFault};
+use entra_redis_service::emulator::{Controls, Emulator, EntraFault, Options, RedisFault};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: faults LIFETIME REDIS, such as faults 60s 127.0.0.1:6379".into());
     };
     let emulator = Emulator::bind(Options {
-        token_lifetime: entra_redis::config::duration(lifetime)?,
+        token_lifetime: entra_redis_service::config::duration(lifetime)?,
         redis: Some(redis.clone()),
         ..Options::default()
     })

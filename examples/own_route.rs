@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, State},
     routing::post,
 };
-use entra_redis::{
+use entra_redis_service::{
     app::{self, App},
     config::{Config, Environment},
     http::Problem,

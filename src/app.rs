@@ -123,7 +123,7 @@ impl App {
     ///
     /// ```
     /// use axum::{Router, extract::State, routing::post};
-    /// use entra_redis::{http::Problem, redis::Pool};
+    /// use entra_redis_service::{http::Problem, redis::Pool};
     ///
     /// async fn visit(State(pool): State<Pool>) -> Result<String, Problem> {
     ///     let visits: u64 = pool.query(redis::cmd("INCR").arg("visits")).await?;

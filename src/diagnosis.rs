@@ -1,11 +1,11 @@
 //! The command `doctor`: findings as they come, on a terminal or for a program. What is looked at is the library's
-//! question, `entra_redis::doctor`.
+//! question, `entra_redis_service::doctor`.
 
 use std::{io::IsTerminal, io::Write, process::ExitCode, time::Duration};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
-use entra_redis::{
+use entra_redis_service::{
     config::Environment,
     doctor::{Progress, Report, examine},
     lifecycle,

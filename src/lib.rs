@@ -1,41 +1,11 @@
-//! A Redis pool that signs in with Microsoft Entra ID and keeps itself signed in, and the service built on it.
-//!
-//! ```no_run
-//! use std::sync::Arc;
-//! use entra_redis::{config::{Config, Environment}, identity::AzureCredential, redis::Pool};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::new(&Environment::from_process())?;
-//! let credential = Arc::new(AzureCredential::new(config.identity)?);
-//! let pool = Pool::builder("cache.westeurope.redis.azure.net".parse()?)
-//!     .token_source(credential)
-//!     .build()?;
-//! let mut connection = pool.get().await?;
-//! let visits: u64 = redis::cmd("INCR").arg("visits").query_async(&mut connection).await?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Data goes one way: environment → [`config`] → [`identity`] → [`redis`] → `http`. With `default-features = false` the
-//! crate is the library alone: everything up to [`redis`].
+//! The service on the library [`entra_redis`]: `GET /sample`, probes, metrics, `doctor`; and a place for routes of your own.
 
-#[cfg(feature = "service")]
 pub mod app;
-pub mod config;
-#[cfg(feature = "service")]
 pub mod doctor;
 #[cfg(feature = "emulator")]
 pub use entra_redis_emulator as emulator;
-mod file;
-#[cfg(feature = "service")]
 pub mod http;
-pub mod identity;
-#[cfg(feature = "service")]
 pub mod lifecycle;
-pub mod redis;
-mod report;
-pub mod secret;
-#[cfg(feature = "service")]
 pub mod telemetry;
-pub mod tls;
-mod trace;
+
+pub use entra_redis::{config, file, identity, pool as redis, report, secret, tls, trace};

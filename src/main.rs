@@ -12,7 +12,7 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use entra_redis::{
+use entra_redis_service::{
     app::{self, App},
     config::{self, Config, Environment, Http},
     http, lifecycle, telemetry,

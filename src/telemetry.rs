@@ -86,7 +86,7 @@ fn exported_spans() -> Targets {
     Targets::new()
         .with_default(LevelFilter::INFO)
         .with_target(trace::TARGET, LevelFilter::TRACE)
-        .with_target(env!("CARGO_CRATE_NAME"), LevelFilter::OFF)
+        .with_target("entra_redis", LevelFilter::OFF) // and what begins so: the service and the emulator
         .with_targets(otlp::OF_EXPORTERS.map(|target| (target, LevelFilter::OFF)))
 }
 

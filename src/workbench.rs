@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use entra_redis::{
+use entra_redis_service::{
     app::{self, App},
     config::{Config, Endpoint, Environment, Http},
     emulator::{self, Emulator, FederatedCredential, KeySource},
@@ -97,7 +97,7 @@ pub(crate) struct EmulateOptions {
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
-    match entra_redis::config::duration(text) {
+    match entra_redis_service::config::duration(text) {
         Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(lifetime),
         Ok(_) => Err("expected at least 1s: tokens count whole seconds".to_owned()),
         Err(expected) => Err(format!("expected {expected}")),

@@ -186,6 +186,7 @@ impl From<&redis::Error> for Problem {
             redis::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,
             redis::Error::TimedOut(_) => Self::TIMED_OUT,
             redis::Error::Command(_) => Self::REDIS_REFUSED,
+            _ => Self::REDIS_UNAVAILABLE,
         }
     }
 }

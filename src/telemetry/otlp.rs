@@ -50,7 +50,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(1);
 /// A collector's machine that does not answer at all is given up after this, as part of the export's own limit.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-const SCOPE: &str = env!("CARGO_PKG_NAME");
+const SCOPE: &str = "entra-redis";
 
 /// Why telemetry cannot be exported.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::{
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use entra_redis::emulator::{Controls, Counts};
+use entra_redis_service::emulator::{Controls, Counts};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use entra_redis::{
+use entra_redis_service::{
     app::App,
     config::{Config, Environment},
 };

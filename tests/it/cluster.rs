@@ -7,7 +7,7 @@ mod policy;
 
 use std::{sync::Arc, time::Duration};
 
-use entra_redis::{
+use entra_redis_service::{
     emulator::Options,
     identity::{AccessToken, Error, TokenSource},
     redis::Pool,

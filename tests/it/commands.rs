@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use entra_redis::config::Config;
+use entra_redis_service::config::Config;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{Service, command, free_port, repository};

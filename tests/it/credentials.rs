@@ -115,7 +115,7 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
 /// Whatever Entra ID answers, the loop goes on, the held token serves, and outcomes are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_answer_is_survived_and_counted() {
-    use entra_redis::emulator::EntraFault;
+    use entra_redis_service::emulator::EntraFault;
     use std::time::Duration;
     let azure = Azure::with_lifetime(8).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
@@ -158,7 +158,7 @@ async fn every_bad_answer_is_survived_and_counted() {
 /// With the exchange failing and a managed identity at hand, no token is taken from it: a pod must not become its node.
 #[tokio::test]
 async fn a_failing_credential_is_never_replaced_by_another() {
-    use entra_redis::emulator::EntraFault;
+    use entra_redis_service::emulator::EntraFault;
     let exchange = Azure::with_lifetime(60).await;
     let platform = Azure::with_lifetime(60).await;
     exchange.controls.set_entra(EntraFault::Status(500));
@@ -345,7 +345,7 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
     write("elliptic.pem", &["certificate.pem", "ec-key.pem"]);
     std::fs::write(path("garbage.pfx"), [0x30, 0x82, 1, 2]).expect("there is room");
 
-    let azure = Azure::start(entra_redis::emulator::Options {
+    let azure = Azure::start(entra_redis_service::emulator::Options {
         client_certificate: Some(directory.path().join("certificate.pem")),
         ..Default::default()
     })

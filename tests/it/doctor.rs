@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis::emulator::{self, EntraFault, Options, RedisFault};
+use entra_redis_service::emulator::{self, EntraFault, Options, RedisFault};
 use serde_json::Value;
 
 use crate::support::{

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use entra_redis::{
+use entra_redis_service::{
     config::Endpoint,
     identity::{AccessToken, Error, TokenSource},
     redis::Pool,
@@ -244,7 +244,7 @@ async fn a_cut_command_is_told_apart_and_not_sent_again() {
         .expect("no panic")
         .expect_err("its connection ended");
     assert!(
-        matches!(error, entra_redis::redis::Error::OutcomeUnknown(_)),
+        matches!(error, entra_redis_service::redis::Error::OutcomeUnknown(_)),
         "{error:?}"
     );
 }
@@ -252,7 +252,7 @@ async fn a_cut_command_is_told_apart_and_not_sent_again() {
 async fn connect_error(pool: &Pool) -> String {
     let mut text = String::new();
     eventually("a named failure", async || match pool.get().await {
-        Err(entra_redis::redis::Error::Unavailable(error)) => {
+        Err(entra_redis_service::redis::Error::Unavailable(error)) => {
             text = chain(&*error);
             true
         }
@@ -456,7 +456,7 @@ async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
             .expect("it closes");
         let after = pool.get().await;
         assert!(
-            matches!(after, Err(entra_redis::redis::Error::Closed)),
+            matches!(after, Err(entra_redis_service::redis::Error::Closed)),
             "{after:?}"
         );
         assert_eq!(pool.status().open, 0);
@@ -486,7 +486,7 @@ async fn a_connection_that_falls_silent_is_replaced() {
         .await
         .expect_err("it is silent");
     assert!(
-        matches!(error, entra_redis::redis::Error::TimedOut(_)),
+        matches!(error, entra_redis_service::redis::Error::TimedOut(_)),
         "{error:?}"
     );
     let silent = proxy.accepted();

@@ -11,7 +11,7 @@ use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually};
 async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_for_a_minute() {
     let service = Service::start(
         &["dev", "--token-lifetime", "5s"],
-        [("RUST_LOG", "warn,entra_redis::app=info")],
+        [("RUST_LOG", "warn,entra_redis_service::app=info")],
     )
     .await;
     service.ready().await;
@@ -104,7 +104,7 @@ async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
 /// The sign-in of each connection ends with its token unless it was renewed: without a newer one, Redis says no.
 #[tokio::test]
 async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resumes_with_it() {
-    use entra_redis::emulator::EntraFault;
+    use entra_redis_service::emulator::EntraFault;
     let azure = Azure::with_lifetime(3).await;
     let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
@@ -140,7 +140,7 @@ async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resu
 /// A hiccup of Entra, or tokens that come again, cost nothing while the held token lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
-    use entra_redis::emulator::EntraFault;
+    use entra_redis_service::emulator::EntraFault;
     let azure = Azure::with_lifetime(8).await;
     let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;

@@ -169,7 +169,7 @@ async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
     }
     environment.push((
         "RUST_LOG".to_owned(),
-        "warn,entra_redis::app=info".to_owned(),
+        "warn,entra_redis_service::app=info".to_owned(),
     ));
     let each = wanted.div_ceil(REPLICAS);
     let replicas = (0..REPLICAS).map(|replica| rotate(replica, environment.clone(), each, speed));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis::emulator::{EntraFault, Options};
+use entra_redis_service::emulator::{EntraFault, Options};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually, free_port};

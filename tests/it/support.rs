@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use entra_redis::{
+use entra_redis_service::{
     app::install_metrics,
     emulator::{Controls, Emulator, Options},
     telemetry::Metrics,

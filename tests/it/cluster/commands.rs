@@ -1,6 +1,6 @@
 //! Where commands go: keys, several keys, pipelines and transactions, also while a slot is on its way.
 
-use entra_redis::redis::{Connection, Error, Pool};
+use entra_redis_service::redis::{Connection, Error, Pool};
 use redis::{ErrorKind, ServerErrorKind, Value, aio::ConnectionLike};
 
 use super::{azure, filled, pool};

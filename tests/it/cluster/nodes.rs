@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use entra_redis::redis::{Error, Pool};
+use entra_redis_service::redis::{Error, Pool};
 use redis::Value;
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis::{
+use entra_redis_service::{
     config::ClusteringPolicy,
     emulator::{self, Options},
     redis::{Builder, Error, Pool},

@@ -7,7 +7,7 @@
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use axum::{Router, extract::State, routing::get};
-use entra_redis::{
+use entra_redis_service::{
     app::App,
     config::Config,
     emulator::{EntraFault, RedisFault},

@@ -1,6 +1,6 @@
 //! An application that signs in with its certificate.
 
-use entra_redis::emulator::{Emulator, Error, Options};
+use entra_redis_service::emulator::{Emulator, Error, Options};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis::{
+use entra_redis_service::{
     config::Roots,
     emulator::{ClusteringPolicy, Options},
     tls,

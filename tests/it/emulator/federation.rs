@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use entra_redis::emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
+use entra_redis_service::emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
 use serde_json::{Value, json};
 
 use super::{

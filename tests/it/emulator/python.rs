@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use entra_redis::emulator::Options;
+use entra_redis_service::emulator::Options;
 
 use super::signing::Certificate;
 use crate::support::{Azure, repository};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis::emulator::Options;
+use entra_redis_service::emulator::Options;
 use tokio::time::sleep;
 
 use super::{ask, back_within_5_s, more, none_failed, only, plain, told, under_load, with};

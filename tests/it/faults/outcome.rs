@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis::redis::{Error, Pool};
+use entra_redis_service::redis::{Error, Pool};
 
 use crate::support::{Fault, Proxy, RedisServer, Traffic, eventually};
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use entra_redis::{
+use entra_redis_service::{
     emulator::Options,
     identity::{AccessToken, Error, TokenSource},
     redis::{Error as PoolError, Pool},

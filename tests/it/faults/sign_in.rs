@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis::emulator::RedisFault;
+use entra_redis_service::emulator::RedisFault;
 
 use super::{ask, back_within_5_s, none_failed, told, under_load, with};
 use crate::support::{Azure, Service, Watched, eventually};

@@ -37,7 +37,7 @@ impl Service {
         Self::run(command(arguments), pairs).await
     }
 
-    /// The same with another program that is made of our [`entra_redis::app::App`], or a command that ends in being one.
+    /// The same with another program that is made of our [`entra_redis_service::app::App`], or a command that ends in being one.
     pub(crate) async fn run<N: AsRef<str>, V: AsRef<str>>(
         mut command: Command,
         pairs: impl IntoIterator<Item = (N, V)>,

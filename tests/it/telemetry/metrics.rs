@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
-use entra_redis::app;
+use entra_redis_service::app;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 use tokio::{io::AsyncWriteExt, process::Command};
 

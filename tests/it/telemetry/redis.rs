@@ -1,6 +1,6 @@
 //! Spans of Redis: what a command, a sign-in and a wait for a connection leave behind when they fail.
 
-use entra_redis::emulator::RedisFault;
+use entra_redis_service::emulator::RedisFault;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{ask, exporting, is_failed, sampled};

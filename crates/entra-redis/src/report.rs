@@ -5,7 +5,7 @@
 use std::{error::Error, fmt};
 
 /// Shows an error as `what: why: why`, leaving out a source whose text the text so far already has.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
+pub struct Chain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

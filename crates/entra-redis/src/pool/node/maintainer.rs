@@ -47,7 +47,7 @@ const PING_EVERY: Duration = Duration::from_secs(60);
 
 /// What a caller who finds no open connection should do.
 #[derive(Debug, Clone)]
-pub(in crate::redis) enum Availability {
+pub(in crate::pool) enum Availability {
     /// Wait: a connection is being opened, or will be in a moment.
     Opening,
     /// Take one of those that are open.

@@ -12,38 +12,42 @@ use super::source::Error;
 
 /// Of an access token, and of the assertion that it is exchanged for; all optional, as nothing here judges them.
 #[derive(Deserialize)]
-pub(crate) struct Claims {
-    pub(crate) oid: Option<String>,
+pub struct Claims {
+    /// `oid`.
+    pub oid: Option<String>,
+    /// `exp`.
     #[serde(default, deserialize_with = "seconds")]
-    pub(crate) exp: Option<u64>,
+    pub exp: Option<u64>,
+    /// `nbf`.
     #[serde(default, deserialize_with = "seconds")]
-    pub(crate) nbf: Option<u64>,
-    // What only `doctor` shows.
-    #[cfg(feature = "service")]
-    pub(crate) tid: Option<String>,
-    #[cfg(feature = "service")]
+    pub nbf: Option<u64>,
+    /// `tid`.
+    pub tid: Option<String>,
+    /// `aud`.
     #[serde(default)]
-    pub(crate) aud: Audience,
-    #[cfg(feature = "service")]
-    pub(crate) iss: Option<String>,
-    #[cfg(feature = "service")]
-    pub(crate) sub: Option<String>,
+    pub aud: Audience,
+    /// `iss`.
+    pub iss: Option<String>,
+    /// `sub`.
+    pub sub: Option<String>,
 }
 
 /// One or several (RFC 7519, section 4.1.3).
-#[cfg(feature = "service")]
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Audience {
+pub enum Audience {
     #[default]
+    /// The claim is absent.
     None,
+    /// One audience.
     One(String),
+    /// A list of audiences.
     Several(Vec<String>),
 }
 
-#[cfg(feature = "service")]
 impl Audience {
-    pub(crate) fn all(&self) -> &[String] {
+    /// Returns every audience.
+    pub fn all(&self) -> &[String] {
         match self {
             Self::None => &[],
             Self::One(one) => std::slice::from_ref(one),
@@ -52,7 +56,11 @@ impl Audience {
     }
 }
 
-pub(crate) fn read(token: &str) -> Result<Claims, Error> {
+/// Reads the claims of a token without verifying its signature.
+///
+/// # Errors
+/// The text is not a JWT.
+pub fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -84,8 +92,9 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
 
 /// How far this machine's clock is from Entra ID's, as far as a token that just came can tell.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Skew {
-    pub(crate) by: Duration,
+pub struct Skew {
+    /// The difference.
+    pub by: Duration,
     ahead: bool,
 }
 
@@ -98,7 +107,7 @@ impl fmt::Display for Skew {
 
 /// Compares the token's own times with `expires_at`, which counts from this machine's clock where the answer said how
 /// long the token lives, and with `now`.
-pub(crate) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
+pub fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
     let claims = read(token).ok()?;
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));

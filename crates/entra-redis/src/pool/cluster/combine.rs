@@ -10,7 +10,7 @@ use super::{
     commands::{Combine, arguments},
     slots::slot_of,
 };
-use crate::redis::error::Error;
+use crate::pool::error::Error;
 
 /// What goes to one slot.
 pub(super) struct Part {

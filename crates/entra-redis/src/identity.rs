@@ -9,7 +9,8 @@
 #[cfg(feature = "client-certificate")]
 mod certificate;
 mod chain;
-pub(crate) mod claims;
+#[doc(hidden)] // for `doctor`
+pub mod claims;
 mod credential;
 mod explain;
 mod refresh;
@@ -18,34 +19,32 @@ mod token;
 
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
-#[cfg(feature = "service")]
-pub(crate) use self::credential::SKEW_TOLERATED;
 pub use self::{
-    credential::{AzureCredential, ManagedIdentity},
+    credential::{AzureCredential, ManagedIdentity, SKEW_TOLERATED},
     refresh::Refresher,
     source::{AccessToken, Error, FailureKind, Sanitised, TokenSource, Tried},
     token::{Status, Token, Tokens},
 };
 
 /// The instruments of this module; names are an interface.
-pub(crate) mod instruments {
-    #[cfg(feature = "service")]
+pub mod instruments {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-    pub(crate) const EXPIRY: &str = "entra_token_expiry_timestamp_seconds";
-    pub(crate) const REFRESHES: &str = "entra_token_refresh_total";
-    pub(crate) const REFRESH_DURATION: &str = "entra_token_refresh_duration_seconds";
+    /// The token's expiry.
+    pub const EXPIRY: &str = "entra_token_expiry_timestamp_seconds";
+    /// Requests for a token.
+    pub const REFRESHES: &str = "entra_token_refresh_total";
+    /// Duration of those requests.
+    pub const REFRESH_DURATION: &str = "entra_token_refresh_duration_seconds";
 
     /// From a nearby metadata service to an attempt's limit.
-    #[cfg(feature = "service")]
-    pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
+    pub const BUCKETS: &[(&str, &[f64])] = &[(
         REFRESH_DURATION,
         &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
     )];
 
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
-    #[cfg(feature = "service")]
-    pub(crate) fn describe() {
+    pub fn describe() {
         describe_gauge!(
             EXPIRY,
             Unit::Seconds,

@@ -52,7 +52,7 @@ const IMDS_PROBE: &str =
     "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
 
 /// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
-pub(crate) const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
+pub const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, asked through azure_identity.
 #[derive(Debug)]
@@ -141,14 +141,12 @@ impl AzureCredential {
     }
 
     /// What may be asked for tokens: one where variables decide.
-    #[cfg(feature = "service")]
-    pub(crate) fn candidates(&self) -> &[CredentialName] {
+    pub fn candidates(&self) -> &[CredentialName] {
         &self.selection.candidates
     }
 
     /// Those that are not asked, each with the reason.
-    #[cfg(feature = "service")]
-    pub(crate) fn passed_over(&self) -> &[(CredentialName, String)] {
+    pub fn passed_over(&self) -> &[(CredentialName, String)] {
         &self.selection.passed_over
     }
 
@@ -422,16 +420,15 @@ fn reason(name: CredentialName, error: &Error) -> String {
     }
 }
 
-#[cfg(all(test, feature = "emulator"))]
+#[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use tokio_util::sync::CancellationToken;
 
+    use entra_redis_emulator::{Emulator, Options};
+
     use super::*;
-    use crate::{
-        config::{Config, Environment},
-        emulator::{Emulator, Options},
-    };
+    use crate::config::{Config, Environment};
 
     /// The metadata service's requests as azure_identity makes them, led to the emulator by a client that rewrites where
     /// they go.

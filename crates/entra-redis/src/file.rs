@@ -13,7 +13,7 @@ use std::{
 const LARGEST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The file's bytes.
-pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     // All at once where the length is known: a key must not be left behind in a smaller buffer.
     let length = file.metadata()?.len().min(LARGEST_BYTES) as usize;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Endpoint,
-    redis::node::{connection::NodeConnection, maintainer::Availability},
+    pool::node::{connection::NodeConnection, maintainer::Availability},
 };
 
 /// How often the cluster is asked though nobody doubts the map: a node that left is forgotten, a new one is opened
@@ -33,7 +33,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// Surveys until dropped.
-    pub(in crate::redis) async fn survey(&self) -> std::convert::Infallible {
+    pub(in crate::pool) async fn survey(&self) -> std::convert::Infallible {
         let mut was_answered = true;
         loop {
             tokio::select! {

@@ -46,17 +46,17 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
 
 /// What all connections of a pool have in common.
-pub(in crate::redis) struct Access {
+pub(in crate::pool) struct Access {
     /// The cache's endpoint, whose name the certificate is checked against: Azure's nodes announce themselves by IP
     /// address and carry the endpoint's certificate.
-    pub(in crate::redis) endpoint: Endpoint,
+    pub(in crate::pool) endpoint: Endpoint,
     /// `None` where TLS is switched off.
-    pub(in crate::redis) tls: Option<Arc<ClientConfig>>,
-    pub(in crate::redis) credentials: Credentials,
-    pub(in crate::redis) connect_timeout: Duration,
-    pub(in crate::redis) command_timeout: Duration,
+    pub(in crate::pool) tls: Option<Arc<ClientConfig>>,
+    pub(in crate::pool) credentials: Credentials,
+    pub(in crate::pool) connect_timeout: Duration,
+    pub(in crate::pool) command_timeout: Duration,
     /// Where drivers and re-authentication tasks are counted, so that closing the pool can wait for them.
-    pub(in crate::redis) tasks: TaskTracker,
+    pub(in crate::pool) tasks: TaskTracker,
 }
 
 /// Everything needed to open connections to one node.
@@ -71,7 +71,7 @@ pub(super) struct Connector {
 }
 
 /// What a connection signs in with.
-pub(in crate::redis) enum Credentials {
+pub(in crate::pool) enum Credentials {
     Entra(Tokens),
     Key(Secret),
     None,
@@ -215,7 +215,7 @@ impl Connector {
 }
 
 /// The addresses of a name, at least one.
-pub(crate) async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+pub async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
     let resolve_error = |source| ConnectError::Resolve {
         endpoint: address.clone(),
         source,
@@ -229,10 +229,7 @@ pub(crate) async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, Conne
 }
 
 /// The first of the addresses that accepts; else why the last one did not.
-pub(crate) async fn dial(
-    address: &Endpoint,
-    addresses: &[SocketAddr],
-) -> Result<TcpStream, ConnectError> {
+pub async fn dial(address: &Endpoint, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
     let mut failure = io::Error::other("the name has no address");
     for one in addresses {
         match TcpStream::connect(one).await.and_then(tuned) {
@@ -247,7 +244,7 @@ pub(crate) async fn dial(
 }
 
 /// TLS with whoever answers at `address`, whose certificate must be for the name of `endpoint`.
-pub(crate) async fn shake_hands(
+pub async fn shake_hands(
     endpoint: &Endpoint,
     address: &Endpoint,
     config: &Arc<ClientConfig>,

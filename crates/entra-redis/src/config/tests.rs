@@ -369,7 +369,6 @@ mod properties {
         }
 
         /// Else it would be a failure later, in whichever exporter or credential takes it.
-        #[cfg(feature = "service")]
         #[test]
         fn a_url_that_is_taken_is_one_for_every_library(text in url()) {
             for taken in [parse::collector(&text), parse::collector_of_all(&text), parse::authority(&text)] {

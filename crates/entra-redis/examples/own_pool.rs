@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use entra_redis::{
     config::{Config, Environment},
     identity::AzureCredential,
-    redis::Pool,
+    pool::Pool,
 };
 
 #[tokio::main]

@@ -8,12 +8,12 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    handle::{Inner, OPERATIONS, Pool, Site},
     node::{
         Census, Nodes,
         connector::{Access, Credentials},
     },
     policy,
-    pool::{Inner, OPERATIONS, Pool, Site},
 };
 use crate::{
     config::{self, Auth, ClusteringPolicy},

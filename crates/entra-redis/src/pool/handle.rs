@@ -307,8 +307,7 @@ impl Pool {
 
     /// Signs in once more on an open connection to the endpoint, with the token held; for `doctor`. Without a token or an
     /// open connection there is nothing to do.
-    #[cfg(feature = "service")]
-    pub(crate) async fn sign_in_again(&self, limit: Duration) -> Result<(), Error> {
+    pub async fn sign_in_again(&self, limit: Duration) -> Result<(), Error> {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
         match (self.0.site.seed.pick(), token) {
             (Some(connection), Some(token)) => {
@@ -321,8 +320,7 @@ impl Pool {
     }
 
     /// The masters that do not answer, each with the reason; for `doctor`.
-    #[cfg(feature = "service")]
-    pub(crate) async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {
+    pub async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {
         match self.0.site.settled.get() {
             Some((_, Some(cluster))) => cluster.in_trouble().await,
             _ => Vec::new(),
@@ -335,13 +333,12 @@ impl Pool {
     }
 
     /// Why it is not settled yet, where Redis gives a reason.
-    pub(crate) fn undecided(&self) -> Option<Arc<ConnectError>> {
+    pub fn undecided(&self) -> Option<Arc<ConnectError>> {
         self.0.site.trouble.borrow().clone()
     }
 
     /// The nodes that commands go to, the endpoint or each of a cluster's masters, with their open connections.
-    #[cfg(feature = "service")]
-    pub(crate) fn nodes(&self) -> Vec<(Endpoint, usize)> {
+    pub fn nodes(&self) -> Vec<(Endpoint, usize)> {
         let nodes = match self.0.site.settled.get() {
             Some((_, Some(cluster))) => cluster.nodes(),
             _ => vec![self.0.site.seed.clone()],

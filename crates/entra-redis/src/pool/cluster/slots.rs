@@ -14,7 +14,7 @@ const SLOTS: u16 = 16384;
 const NOBODY: u16 = u16::MAX;
 
 /// Slots and the address of their master.
-pub(in crate::redis) type Ranges = Vec<(RangeInclusive<u16>, Endpoint)>;
+pub(in crate::pool) type Ranges = Vec<(RangeInclusive<u16>, Endpoint)>;
 
 /// The slot of a key: CRC16 of it, or of what stands between its first braces (Redis Cluster specification, "Key
 /// distribution model").
@@ -32,7 +32,7 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
 
 /// Reads the answer to `CLUSTER SLOTS`; `None` where it is none. A node that does not know its own address says nothing
 /// in its place, which means the address that was asked; one that is unknown (`?`) is left out.
-pub(in crate::redis) fn read(answer: &Value, asked: &Endpoint) -> Option<Ranges> {
+pub(in crate::pool) fn read(answer: &Value, asked: &Endpoint) -> Option<Ranges> {
     let Value::Array(entries) = answer else {
         return None;
     };

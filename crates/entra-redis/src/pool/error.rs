@@ -173,15 +173,13 @@ impl Refusal {
     }
 
     /// Whether Redis has as many connections as it allows, which says nothing of who asks.
-    #[cfg(feature = "service")]
     fn is_full(&self) -> bool {
         let words = self.words.as_deref().unwrap_or_default();
         words.contains("max number of clients")
     }
 
     /// Whether Redis did not answer in time.
-    #[cfg(feature = "service")]
-    pub(crate) fn is_silence(&self) -> bool {
+    pub fn is_silence(&self) -> bool {
         self.code.is_none() && self.words.as_deref() == Some(SILENCE)
     }
 
@@ -244,8 +242,7 @@ impl Error {
     }
 
     /// Whether Redis was reached and does not take the sign-in. Without a code it was not refused: it was not answered.
-    #[cfg(feature = "service")]
-    pub(crate) fn is_sign_in_refused(&self) -> bool {
+    pub fn is_sign_in_refused(&self) -> bool {
         let Self::Unavailable(error) = self else {
             return false;
         };
@@ -253,7 +250,7 @@ impl Error {
     }
 
     /// The value of the `error_type` label: a closed set.
-    pub(crate) fn label(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
             Self::Opening => "opening",

@@ -16,44 +16,48 @@ mod builder;
 mod cluster;
 mod connection;
 mod error;
+mod handle;
 mod node;
 mod policy;
-mod pool;
 mod trace;
 
 pub use self::{
     builder::{BuildError, Builder},
     connection::Connection,
     error::{ConnectError, Error, Refusal, Step},
+    handle::{Answering, Pool, Status},
     policy::Clustering,
-    pool::{Answering, Pool, Status},
 };
 
 /// The steps of opening a connection one by one, for `doctor`.
-#[cfg(feature = "service")]
-pub(crate) use self::node::connector::{dial, resolve, shake_hands};
+pub use self::node::connector::{dial, resolve, shake_hands};
 
 /// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another
 /// version.
 pub use ::redis as driver;
 
 /// The instruments of this module; names are an interface.
-pub(crate) mod instruments {
-    #[cfg(feature = "service")]
+pub mod instruments {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-    pub(crate) const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
-    pub(crate) const CONNECTION_COUNT: &str = "db_client_connection_count";
-    pub(crate) const RETRIES: &str = "redis_operation_retries_total";
-    pub(crate) const OPENED: &str = "redis_connections_opened_total";
-    pub(crate) const CLOSED: &str = "redis_connections_closed_total";
-    pub(crate) const AUTH: &str = "redis_auth_total";
-    pub(crate) const EXPIRY: &str = "redis_connection_token_expiry_timestamp_seconds";
+    /// Duration of commands.
+    pub const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
+    /// Open connections.
+    pub const CONNECTION_COUNT: &str = "db_client_connection_count";
+    /// Commands sent again.
+    pub const RETRIES: &str = "redis_operation_retries_total";
+    /// Connections opened.
+    pub const OPENED: &str = "redis_connections_opened_total";
+    /// Connections closed.
+    pub const CLOSED: &str = "redis_connections_closed_total";
+    /// Authentications.
+    pub const AUTH: &str = "redis_auth_total";
+    /// Earliest expiry of the tokens in use.
+    pub const EXPIRY: &str = "redis_connection_token_expiry_timestamp_seconds";
 
     /// Redis nearby answers within a fraction of a millisecond; the last buckets are the command time-out's and the
     /// request's.
-    #[cfg(feature = "service")]
-    pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
+    pub const BUCKETS: &[(&str, &[f64])] = &[(
         OPERATION_DURATION,
         &[
             0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
@@ -62,8 +66,7 @@ pub(crate) mod instruments {
     )];
 
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
-    #[cfg(feature = "service")]
-    pub(crate) fn describe() {
+    pub fn describe() {
         describe_histogram!(
             OPERATION_DURATION,
             Unit::Seconds,

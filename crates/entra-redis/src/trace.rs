@@ -10,15 +10,15 @@
 use tracing::Span;
 
 /// The target of all our spans for traces; their level is `TRACE`.
-pub(crate) const TARGET: &str = "otel::span";
+pub const TARGET: &str = "otel::span";
 
 /// Field of the span's status.
-pub(crate) const STATUS: &str = "otel.status_code";
+pub const STATUS: &str = "otel.status_code";
 /// OpenTelemetry's attribute for the kind of failure: a word of a closed set.
-pub(crate) const ERROR_TYPE: &str = "error.type";
+pub const ERROR_TYPE: &str = "error.type";
 
 /// Says that what the span stands for failed.
-pub(crate) fn failed(span: &Span, error_type: &str) {
+pub fn failed(span: &Span, error_type: &str) {
     span.record(ERROR_TYPE, error_type);
     span.record(STATUS, "ERROR");
 }

@@ -238,7 +238,6 @@ fn log_format(text: &str) -> Result<LogFormat, &'static str> {
 pub fn log_filter(text: &str) -> Result<String, &'static str> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let expected = "a level (off, error, warn, info, debug, trace), or directives such as entra_redis=debug,info";
-    #[cfg(feature = "service")]
     if tracing_subscriber::EnvFilter::builder()
         .parse(text)
         .is_err()

@@ -102,7 +102,6 @@ impl Node {
     }
 
     /// How many connections are open.
-    #[cfg(feature = "service")]
     pub(super) fn open(&self) -> usize {
         let open = self.open.load();
         open.iter().filter(|one| one.is_open()).count()

@@ -75,7 +75,7 @@ impl Environment {
     }
 
     /// One variable of a family whose names are built alike, or of somebody else's.
-    pub(crate) fn value(&self, name: &str) -> Option<String> {
+    pub fn value(&self, name: &str) -> Option<String> {
         self.values.get(name).cloned()
     }
 

@@ -15,22 +15,20 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::super::instruments;
-#[cfg(feature = "service")]
 use super::{super::error::Error, reauth};
-#[cfg(feature = "service")]
 use crate::config::Endpoint;
 use crate::identity::Token;
 
 /// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
-pub(in crate::redis) struct NodeConnection {
+pub(in crate::pool) struct NodeConnection {
     pub(super) session: MultiplexedConnection,
     pub(super) life: Arc<Life>,
 }
 
 /// Why a connection is no longer used.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::redis) enum Closing {
+pub(in crate::pool) enum Closing {
     /// The socket ended or is out of step.
     Lost,
     /// It let a command's time-out pass, and answered nothing afterwards.
@@ -194,7 +192,7 @@ impl Drop for Life {
 
 impl NodeConnection {
     /// Whether it can still be used.
-    pub(in crate::redis) fn is_open(&self) -> bool {
+    pub(in crate::pool) fn is_open(&self) -> bool {
         !self.life.is_closed()
     }
 
@@ -204,7 +202,7 @@ impl NodeConnection {
     }
 
     /// Runs a command at most once. A server's error is a value here.
-    pub(in crate::redis) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+    pub(in crate::pool) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let result = self.session.send_packed_command(command).await;
         match &result {
             Ok(value) => self.note_answer(value),
@@ -214,7 +212,7 @@ impl NodeConnection {
     }
 
     /// Runs a pipeline at most once and answers `count` of its replies, from `offset` on.
-    pub(in crate::redis) async fn send_all(
+    pub(in crate::pool) async fn send_all(
         &mut self,
         pipeline: &Pipeline,
         offset: usize,
@@ -232,8 +230,7 @@ impl NodeConnection {
     }
 
     /// Sends AUTH as with a new token, and waits as long as for a command.
-    #[cfg(feature = "service")]
-    pub(in crate::redis) async fn sign_in_again(
+    pub(in crate::pool) async fn sign_in_again(
         &self,
         address: &Endpoint,
         token: &Token,
@@ -267,7 +264,7 @@ impl NodeConnection {
 }
 
 /// NOAUTH: Redis did not run the command. (redis-rs hands a server's error over as a value.)
-pub(in crate::redis) fn is_not_signed_in(code: &str) -> bool {
+pub(in crate::pool) fn is_not_signed_in(code: &str) -> bool {
     code == "NOAUTH"
 }
 

@@ -1,0 +1,34 @@
+//! A Redis pool that authenticates with Microsoft Entra ID and re-authenticates its connections in place.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use entra_redis::{AzureCredential, Pool, config::{Config, Environment}};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new(&Environment::from_process())?;
+//! let credential = Arc::new(AzureCredential::new(config.identity)?);
+//! let pool = Pool::builder("cache.westeurope.redis.azure.net".parse()?)
+//!     .token_source(credential)
+//!     .build()?;
+//! let mut connection = pool.get().await?;
+//! let visits: u64 = redis::cmd("INCR").arg("visits").query_async(&mut connection).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data goes one way: environment → [`config`] → [`identity`] → [`pool`].
+
+pub mod config;
+pub mod file;
+pub mod identity;
+pub mod pool;
+pub mod report;
+pub mod secret;
+pub mod tls;
+pub mod trace;
+
+pub use self::{
+    identity::AzureCredential,
+    pool::{Connection, Error, Pool},
+    secret::Secret,
+};

@@ -17,26 +17,28 @@ RUN mkdir -p /files/etc/ssl/certs \
  && cp /etc/ssl/certs/ca-certificates.crt /files/etc/ssl/certs/ \
  && echo 'hosts: files dns' > /files/etc/nsswitch.conf
 COPY Cargo.toml Cargo.lock ./
+COPY crates/entra-redis/Cargo.toml crates/entra-redis/
+COPY crates/entra-redis-emulator/Cargo.toml crates/entra-redis-emulator/
 # Empty sources in the place of ours, so that dependencies can be built before these are copied.
-RUN mkdir -p src examples \
- && echo '//! Empty.' > src/lib.rs \
- && (cat src/lib.rs && echo 'fn main() {}') > src/main.rs \
- && cp src/main.rs examples/faults.rs && cp src/main.rs examples/own_route.rs
+RUN mkdir -p src examples crates/entra-redis/src crates/entra-redis-emulator/src \
+ && echo '//! Empty.' | tee src/lib.rs crates/entra-redis/src/lib.rs > crates/entra-redis-emulator/src/lib.rs \
+ && (cat src/lib.rs && echo 'fn main() {}') | tee src/main.rs > examples/faults.rs
 
 FROM toolchain AS dependencies
-RUN cargo auditable build --locked --release --no-default-features --features service
+RUN cargo auditable build --locked --release --no-default-features
 
 FROM dependencies AS build
+COPY crates crates
 COPY src src
-# Sources may be older than the empty ones, which cargo would then take for what they became.
-RUN touch src/lib.rs src/main.rs \
- && cargo auditable rustc --locked --release --no-default-features --features service --bin entra-redis \
-      -- $STATIC \
+# Sources may be older than the empty ones; cargo would then not build them.
+RUN touch src/*.rs crates/*/src/lib.rs \
+ && cargo auditable rustc --locked --release --no-default-features --bin entra-redis -- $STATIC \
  && cp target/release/entra-redis /files/
 
 FROM dependencies AS build-dev
+COPY crates crates
 COPY src src
-RUN touch src/lib.rs src/main.rs \
+RUN touch src/*.rs crates/*/src/lib.rs \
  && cargo auditable rustc --locked --release --bin entra-redis -- $STATIC \
  && cp target/release/entra-redis /files/
 

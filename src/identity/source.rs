@@ -165,6 +165,15 @@ impl FailureKind {
     }
 }
 
+impl From<claims::Error> for Error {
+    fn from(error: claims::Error) -> Self {
+        match error {
+            claims::Error::NotAJwt => Self::NotAJwt,
+            claims::Error::NoObjectId => Self::NoObjectId,
+        }
+    }
+}
+
 impl Error {
     /// How long the other side asked to wait before the next request.
     pub(super) fn retry_after(&self) -> Option<Duration> {

@@ -19,12 +19,12 @@ mod token;
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
 #[cfg(feature = "service")]
-pub(crate) use self::credential::SKEW_TOLERATED;
+pub(crate) use self::credential::MAX_CLOCK_SKEW;
 pub use self::{
     credential::{AzureCredential, ManagedIdentity},
     refresh::Refresher,
-    source::{AccessToken, Error, FailureKind, Sanitised, TokenSource, Tried},
-    token::{Status, Token, Tokens},
+    source::{AccessToken, Error, FailureKind, Sanitised, Skipped, TokenSource},
+    token::{Token, TokenInfo, TokenStatus, Tokens},
 };
 
 /// The instruments of this module; names are an interface.

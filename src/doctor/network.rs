@@ -15,7 +15,7 @@ use super::report::Verdict;
 use crate::{
     config::Config,
     redis::{self, ConnectError},
-    report::Chain,
+    report::ErrorChain as Chain,
     tls,
 };
 

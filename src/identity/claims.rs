@@ -1,4 +1,4 @@
-//! The claims of an access token that we need, read without checking the signature: the token is for Redis to judge.
+//! The claims of an access token that we need, read without checking the signature: the token is for Redis to classify.
 
 use std::{
     fmt,

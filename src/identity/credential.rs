@@ -24,7 +24,7 @@ use self::candidate::{probe_imds, reason};
 use super::{
     chain::{self, Selection},
     claims,
-    source::{AccessToken, Error, TokenSource, Tried},
+    source::{AccessToken, Error, Skipped, TokenSource},
 };
 use crate::{
     config::{CredentialName, Identity, IdentityEndpoint},
@@ -33,16 +33,16 @@ use crate::{
 };
 
 /// Limits of one HTTP request for a token. Connecting is to an address nearby or to Entra ID's front door.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the caller's own limit is the same, it is to end the request first: it says so in fewer words.
-const CLIENT_LIMIT: Duration = Duration::from_secs(11);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// Azure CLI and Azure Developer CLI need seconds to start.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
-pub(crate) const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, asked through azure_identity.
 #[derive(Debug)]
@@ -71,12 +71,12 @@ pub enum ManagedIdentity {
     ResourceId(String),
 }
 
-impl From<ManagedIdentity> for UserAssignedId {
-    fn from(identity: ManagedIdentity) -> Self {
-        match identity {
-            ManagedIdentity::ClientId(id) => Self::ClientId(id),
-            ManagedIdentity::ObjectId(id) => Self::ObjectId(id),
-            ManagedIdentity::ResourceId(id) => Self::ResourceId(id),
+impl ManagedIdentity {
+    fn into_user_assigned_id(self) -> UserAssignedId {
+        match self {
+            Self::ClientId(id) => UserAssignedId::ClientId(id),
+            Self::ObjectId(id) => UserAssignedId::ObjectId(id),
+            Self::ResourceId(id) => UserAssignedId::ResourceId(id),
         }
     }
 }
@@ -91,8 +91,8 @@ impl AzureCredential {
         let client = || {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
-                .connect_timeout(CONNECT_LIMIT)
-                .timeout(CLIENT_LIMIT)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(CLIENT_TIMEOUT)
                 .redirect(reqwest::redirect::Policy::none())
         };
         let credential = Self {
@@ -111,7 +111,7 @@ impl AzureCredential {
             chosen: OnceLock::new(),
         };
         if let [only] = credential.selection.candidates[..] {
-            credential.keep(only, &Tried::default());
+            credential.keep(only, &Skipped::default());
         }
         Ok(credential)
     }
@@ -138,19 +138,19 @@ impl AzureCredential {
 
     /// Those that are not asked, each with the reason.
     #[cfg(feature = "service")]
-    pub(crate) fn passed_over(&self) -> &[(CredentialName, String)] {
-        &self.selection.passed_over
+    pub(crate) fn skipped(&self) -> &[(CredentialName, String)] {
+        &self.selection.skipped
     }
 
     /// Asks one candidate after the other; the first that answers is kept.
     async fn choose(&self) -> Result<AzureToken, Error> {
-        let mut tried = Tried::default();
+        let mut skipped = Skipped::default();
         for &name in &self.selection.candidates {
             let answer = match name {
                 CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
                     Ok(()) => {
                         // It is there, so it is configured: from here on a failure is retried, not skipped.
-                        self.keep(name, &tried);
+                        self.keep(name, &skipped);
                         return self.ask(name).await;
                     }
                     Err(reason) => Err(reason.to_owned()),
@@ -159,26 +159,26 @@ impl AzureCredential {
             };
             match answer {
                 Ok(token) => {
-                    self.keep(name, &tried);
+                    self.keep(name, &skipped);
                     return Ok(token);
                 }
-                Err(reason) => tried.push(name, reason),
+                Err(reason) => skipped.push(name, reason),
             }
         }
-        Err(Error::Unavailable(self.all_reasons(tried)))
+        Err(Error::Unavailable(self.all_reasons(skipped)))
     }
 
     /// Why each one that was not asked was not, and what those that were said.
-    fn all_reasons(&self, mut tried: Tried) -> Tried {
-        for (name, reason) in &self.selection.passed_over {
-            tried.push(*name, reason.clone());
+    fn all_reasons(&self, mut skipped: Skipped) -> Skipped {
+        for (name, reason) in &self.selection.skipped {
+            skipped.push(*name, reason.clone());
         }
-        tried.in_order()
+        skipped.in_order()
     }
 
-    fn keep(&self, name: CredentialName, tried: &Tried) {
+    fn keep(&self, name: CredentialName, skipped: &Skipped) {
         self.chosen.get_or_init(|| {
-            let others = self.all_reasons(tried.clone());
+            let others = self.all_reasons(skipped.clone());
             info!(
                 entra.credential = name.as_str(),
                 entra.others = %others,
@@ -199,13 +199,13 @@ impl TokenSource for AzureCredential {
         }
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         match self.chosen.get() {
             None
             | Some(
                 CredentialName::AzureCliCredential | CredentialName::AzureDeveloperCliCredential,
-            ) => COMMAND_LIMIT,
-            Some(_) => REQUEST_LIMIT,
+            ) => COMMAND_TIMEOUT,
+            Some(_) => REQUEST_TIMEOUT,
         }
     }
 
@@ -217,11 +217,11 @@ impl TokenSource for AzureCredential {
         let secret = Secret::new(token.token.secret());
         let expires_at = token.expires_on.into();
         if let Some(skew) = claims::skew(secret.expose(), expires_at, SystemTime::now())
-            && skew.by > SKEW_TOLERATED
+            && skew.by > MAX_CLOCK_SKEW
         {
             warn!(
                 clock.skew_s = skew.by.as_secs(),
-                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but mend the clock"
+                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but fix the clock"
             );
         }
         match &self.identity.username {

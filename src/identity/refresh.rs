@@ -21,16 +21,17 @@ use tokio::{
 use tracing::{Instrument, field::Empty, info, trace_span, warn};
 
 use self::schedule::{
-    LONGEST_LIFE, LONGEST_REQUEST, SHORTEST_WAIT, asked_to_wait, attempt_limit, quick_limit,
-    wait_after_failure, wait_after_same_token, wait_before_refresh, wait_in_doubt,
+    MAX_LIFETIME, MAX_REQUEST_TIMEOUT, MIN_DELAY, attempt_timeout, delay_after_failure,
+    delay_after_rejection, delay_after_same_token, delay_before_refresh, requested_delay,
+    short_timeout,
 };
 use super::{
     instruments,
     source::{AccessToken, Error, TokenSource},
-    token::{Held, Status, Token, Tokens},
+    token::{Token, TokenInfo, TokenStatus, Tokens},
 };
 use crate::{
-    report::Chain,
+    report::ErrorChain,
     trace::{self, TARGET},
 };
 
@@ -38,30 +39,30 @@ use crate::{
 pub struct Refresher {
     source: Arc<dyn TokenSource>,
     token: watch::Sender<Option<Arc<Token>>>,
-    status: watch::Sender<Status>,
-    doubt: Arc<Notify>,
+    status: watch::Sender<TokenStatus>,
+    rejected: Arc<Notify>,
 }
 
 impl Refresher {
     /// Puts a refresher and its read side together; nothing is asked until it runs.
     pub fn new(source: Arc<dyn TokenSource>) -> (Self, Tokens) {
         let (token, token_reader) = watch::channel(None);
-        let (status, status_reader) = watch::channel(Status {
+        let (status, status_reader) = watch::channel(TokenStatus {
             credential: source.name(),
-            held: None,
+            token: None,
             failure: None,
         });
-        let doubt = Arc::new(Notify::new());
+        let rejected = Arc::new(Notify::new());
         let refresher = Self {
             source,
             token,
             status,
-            doubt: doubt.clone(),
+            rejected: rejected.clone(),
         };
         let tokens = Tokens {
             token: token_reader,
             status: status_reader,
-            doubt,
+            rejected,
         };
         (refresher, tokens)
     }
@@ -69,39 +70,39 @@ impl Refresher {
     /// Asks for tokens until dropped. Dropping it abandons what is in flight; the token held stays with the readers
     /// until it ends.
     pub async fn run(self) -> Infallible {
-        let (mut failures, mut doubts) = (0_u32, 0_u32);
+        let (mut failures, mut rejections) = (0_u32, 0_u32);
         loop {
             let wait = match self.attempt(failures).await {
                 Ok(Outcome::New(token)) => {
                     failures = 0;
-                    let wait = wait_before_refresh(token.remaining(), fastrand::f64());
+                    let wait = delay_before_refresh(token.remaining(), fastrand::f64());
                     self.publish(token);
                     wait
                 }
                 Ok(Outcome::Unchanged(remaining)) => {
                     failures = 0;
                     self.status.send_modify(|status| status.failure = None);
-                    wait_after_same_token(remaining)
+                    delay_after_same_token(remaining)
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     self.status
                         .send_modify(|status| status.failure = Some(error.kind()));
                     let live = self.live();
-                    let wait = wait_after_failure(failures, live, fastrand::f64())
-                        .max(asked_to_wait(error.retry_after(), live));
+                    let wait = delay_after_failure(failures, live, fastrand::f64())
+                        .max(requested_delay(error.retry_after(), live));
                     self.report_failure(&error, wait);
                     wait
                 }
             };
             let asked = Instant::now();
             tokio::select! {
-                () = sleep(wait) => doubts = 0,
+                () = sleep(wait) => rejections = 0,
                 // A token just issued may be refused for a moment, until Redis knows of it, and one of an identity that
                 // is no user of the cache always is: not asked for at once, and ever less often.
-                () = self.doubt.notified() => {
-                    sleep_until(asked + wait.min(wait_in_doubt(doubts))).await;
-                    doubts = doubts.saturating_add(1);
+                () = self.rejected.notified() => {
+                    sleep_until(asked + wait.min(delay_after_rejection(rejections))).await;
+                    rejections = rejections.saturating_add(1);
                 }
             }
         }
@@ -117,7 +118,7 @@ impl Refresher {
     }
 
     async fn attempt(&self, failures: u32) -> Result<Outcome, Error> {
-        let limit = attempt_limit(self.source.attempt_limit(), self.live(), failures);
+        let limit = attempt_timeout(self.source.attempt_timeout(), self.live(), failures);
         let started = Instant::now();
         let span = trace_span!(
             target: TARGET,
@@ -136,11 +137,11 @@ impl Refresher {
         let fetched = async {
             tokio::select! {
                 answer = patient => answer,
-                answer = self.ask_beside(limit) => answer,
+                answer = self.fetch_in_parallel(limit) => answer,
             }
         };
         let answer = fetched.instrument(span.clone()).await;
-        let outcome = answer.and_then(|token| self.judge(token));
+        let outcome = answer.and_then(|token| self.classify(token));
         let label = match &outcome {
             Ok(Outcome::New(_)) => "success",
             Ok(Outcome::Unchanged(_)) => "unchanged",
@@ -154,7 +155,7 @@ impl Refresher {
             Ok(Outcome::Unchanged(remaining)) => {
                 span.record("token.expires_in_s", remaining.as_secs());
             }
-            Err(error) => trace::failed(&span, error.kind().as_word()),
+            Err(error) => trace::failed(&span, error.kind().as_label()),
         }
         counter!(instruments::REFRESHES, "source" => self.source.name(), "outcome" => label)
             .increment(1);
@@ -165,9 +166,9 @@ impl Refresher {
     /// Asks again beside an attempt that is given more time because there is no token: the end of a hang is found by new
     /// requests, not by one that hangs. Any answer will do. Sources that take longer than a request start programs, which
     /// are not to run side by side.
-    async fn ask_beside(&self, patience: Duration) -> Result<AccessToken, Error> {
-        let quick = quick_limit(self.source.attempt_limit());
-        if self.live().is_some() || patience <= quick || patience > LONGEST_REQUEST {
+    async fn fetch_in_parallel(&self, patience: Duration) -> Result<AccessToken, Error> {
+        let quick = short_timeout(self.source.attempt_timeout());
+        if self.live().is_some() || patience <= quick || patience > MAX_REQUEST_TIMEOUT {
             return std::future::pending().await;
         }
         let mut wait = quick;
@@ -176,17 +177,17 @@ impl Refresher {
             if let Ok(answer) = timeout(quick, self.source.fetch()).await {
                 return answer;
             }
-            wait = SHORTEST_WAIT;
+            wait = MIN_DELAY;
         }
     }
 
-    fn judge(&self, token: AccessToken) -> Result<Outcome, Error> {
+    fn classify(&self, token: AccessToken) -> Result<Outcome, Error> {
         let now = SystemTime::now();
         let remaining = token
             .expires_at
             .duration_since(now)
             .map_err(|error| Error::Expired(error.duration()))?
-            .min(LONGEST_LIFE);
+            .min(MAX_LIFETIME);
         let held = self.token.borrow();
         let version = match held.as_deref() {
             // A token held past its end may be the same one judged by a clock that was set since: take it again.
@@ -200,7 +201,7 @@ impl Refresher {
             username: token.username,
             secret: token.secret,
             expires_at: token.expires_at,
-            ends: Instant::now() + remaining,
+            valid_until: Instant::now() + remaining,
             version,
         }))
     }
@@ -218,10 +219,10 @@ impl Refresher {
         self.status.send_modify(|status| {
             status.credential = self.source.name();
             status.failure = None;
-            status.held = Some(Held {
+            status.token = Some(TokenInfo {
                 username: token.username.clone(),
                 expires_at: token.expires_at,
-                ends: token.ends,
+                valid_until: token.valid_until,
             });
         });
         self.token.send_replace(Some(Arc::new(token)));
@@ -231,7 +232,7 @@ impl Refresher {
         let left = self.live();
         warn!(
             entra.credential = self.source.name(),
-            error = %Chain(error),
+            error = %ErrorChain(error),
             token.expires_in_s = left.map(|left| left.as_secs()),
             retry.in_s = wait.as_secs_f64(),
             "getting a token failed, {}",

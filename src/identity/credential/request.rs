@@ -15,7 +15,7 @@ use azure_identity::{
     WorkloadIdentityCredentialOptions,
 };
 
-use super::AzureCredential;
+use super::{AzureCredential, ManagedIdentity};
 use crate::{
     config::CredentialName,
     identity::{
@@ -52,7 +52,10 @@ impl AzureCredential {
             }
             CredentialName::ManagedIdentityCredential => {
                 ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-                    user_assigned_id: self.managed_identity.clone().map(Into::into),
+                    user_assigned_id: self
+                        .managed_identity
+                        .clone()
+                        .map(ManagedIdentity::into_user_assigned_id),
                     client_options: self.options(&self.local),
                 }))?
             }
@@ -128,14 +131,14 @@ fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
                 let seconds = response.headers().get_optional_str(&RETRY_AFTER)?;
                 Some(Duration::from_secs(seconds.trim().parse().ok()?))
             });
-            let mend = match name {
+            let fix = match name {
                 CredentialName::ManagedIdentityCredential => explain::managed_identity(status),
                 _ => explain::code(&source.to_string()).and_then(explain::aadsts),
             };
             return Error::Refused {
                 credential,
                 status,
-                mend,
+                fix,
                 retry_after,
                 source,
             };

@@ -2,82 +2,86 @@
 
 use std::time::Duration;
 
-/// A new token is asked for when this share of the remaining life has passed, less up to [`REFRESH_SPREAD`] of it, so
+/// A new token is asked for when this share of the remaining life has passed, less up to [`REFRESH_JITTER`] of it, so
 /// that replicas started together do not ask together. The peers use 0.7 to 0.75; azure_identity's own 5 minutes before
 /// the end leave no room for the 3 minutes that Azure asks for between AUTH and expiry.
-const REFRESH_SHARE: f64 = 0.75;
-const REFRESH_SPREAD: f64 = 0.10;
+const REFRESH_FRACTION: f64 = 0.75;
+const REFRESH_JITTER: f64 = 0.10;
 
 /// While a token lives, an attempt takes no more than half of what is left of it, so that a hanging endpoint can be asked
 /// again, and no less than this.
-const ATTEMPT_LIMIT_FLOOR: Duration = Duration::from_secs(1);
+const MIN_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Without one, three attempts of four take no longer than this (or a quarter of what the source may take).
-const ATTEMPT_LIMIT_WITHOUT_TOKEN: Duration = Duration::from_secs(3);
+const SHORT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What one request may take at the longest; a source that may take longer does more than that.
-pub(super) const LONGEST_REQUEST: Duration = Duration::from_secs(10);
+pub(super) const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Entra ID's longest lives are 28 hours (continuous access evaluation). A token said to live longer is asked for anew
 /// as if it lived this long: somebody's clock is wrong.
-pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// Longest wait between attempts while the token held lives.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 /// Longest wait without a live token: service must resume within 5 s of Entra's return.
-const LONGEST_WAIT_WITHOUT_TOKEN: Duration = Duration::from_millis(1500);
+const MAX_DELAY_WITHOUT_TOKEN: Duration = Duration::from_millis(1500);
 /// Wait after Redis refused the token held; doubles with each new token that is refused too.
-pub(super) const WAIT_IN_DOUBT: Duration = Duration::from_secs(5);
-pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const MIN_DELAY_AFTER_REJECTION: Duration = Duration::from_secs(5);
+pub(super) const MIN_DELAY: Duration = Duration::from_millis(100);
 
 /// How long one attempt may take, after so many failures in a row.
-pub(super) fn attempt_limit(longest: Duration, live: Option<Duration>, failures: u32) -> Duration {
+pub(super) fn attempt_timeout(
+    longest: Duration,
+    live: Option<Duration>,
+    failures: u32,
+) -> Duration {
     match live {
-        Some(remaining) => (remaining / 2).max(ATTEMPT_LIMIT_FLOOR).min(longest),
+        Some(remaining) => (remaining / 2).max(MIN_ATTEMPT_TIMEOUT).min(longest),
         // An endpoint that hangs must be left soon, or its return is found late; one that is slow must be given time.
         None if failures % 4 == 3 => longest,
-        None => quick_limit(longest),
+        None => short_timeout(longest),
     }
 }
 
 /// The limit of attempts without a token, but for each fourth.
-pub(super) fn quick_limit(longest: Duration) -> Duration {
-    longest.min(ATTEMPT_LIMIT_WITHOUT_TOKEN.max(longest / 4))
+pub(super) fn short_timeout(longest: Duration) -> Duration {
+    longest.min(SHORT_ATTEMPT_TIMEOUT.max(longest / 4))
 }
 
 /// When to ask for the next token, after a new one with this much life left. `random` is uniform in 0..1.
-pub(super) fn wait_before_refresh(remaining: Duration, random: f64) -> Duration {
-    remaining.mul_f64(REFRESH_SHARE - REFRESH_SPREAD * random)
+pub(super) fn delay_before_refresh(remaining: Duration, random: f64) -> Duration {
+    remaining.mul_f64(REFRESH_FRACTION - REFRESH_JITTER * random)
 }
 
 /// When to ask again after "the same token again": the source has a cache of its own (managed identity's back end keeps
 /// tokens for hours), so asking often is useless until the end comes near.
-pub(super) fn wait_after_same_token(remaining: Duration) -> Duration {
-    let least = (remaining / 10).min(LONGEST_WAIT).max(SHORTEST_WAIT);
+pub(super) fn delay_after_same_token(remaining: Duration) -> Duration {
+    let least = (remaining / 10).min(MAX_DELAY).max(MIN_DELAY);
     (remaining / 2).max(least)
 }
 
 /// Full jitter over a doubling bound. While the token held lives, never more than a quarter of what is left of it.
-pub(super) fn wait_after_failure(failures: u32, live: Option<Duration>, random: f64) -> Duration {
+pub(super) fn delay_after_failure(failures: u32, live: Option<Duration>, random: f64) -> Duration {
     let bound = Duration::from_millis(250)
         .saturating_mul(1 << failures.min(10))
-        .min(longest_wait(live));
-    bound.mul_f64(random).max(SHORTEST_WAIT)
+        .min(max_delay(live));
+    bound.mul_f64(random).max(MIN_DELAY)
 }
 
 /// How long the other side's `Retry-After` is heeded: no longer than any failure is waited after, because the promise to
 /// callers comes first.
-pub(super) fn asked_to_wait(retry_after: Option<Duration>, live: Option<Duration>) -> Duration {
-    retry_after.unwrap_or_default().min(longest_wait(live))
+pub(super) fn requested_delay(retry_after: Option<Duration>, live: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(max_delay(live))
 }
 
-pub(super) fn wait_in_doubt(doubts: u32) -> Duration {
-    WAIT_IN_DOUBT * (1 << doubts.min(6))
+pub(super) fn delay_after_rejection(rejections: u32) -> Duration {
+    MIN_DELAY_AFTER_REJECTION * (1 << rejections.min(6))
 }
 
-pub(super) fn longest_wait(live: Option<Duration>) -> Duration {
+pub(super) fn max_delay(live: Option<Duration>) -> Duration {
     match live {
-        Some(remaining) => LONGEST_WAIT.min(remaining / 4),
-        None => LONGEST_WAIT_WITHOUT_TOKEN,
+        Some(remaining) => MAX_DELAY.min(remaining / 4),
+        None => MAX_DELAY_WITHOUT_TOKEN,
     }
 }
 
@@ -89,15 +93,15 @@ mod tests {
 
     #[test]
     fn a_refresh_comes_at_three_quarters_of_life_or_up_to_a_tenth_earlier() {
-        assert_eq!(wait_before_refresh(HOUR, 0.0), HOUR.mul_f64(0.75));
-        assert_eq!(wait_before_refresh(HOUR, 1.0), HOUR.mul_f64(0.65));
-        assert!(wait_before_refresh(24 * HOUR, 0.0) <= 18 * HOUR);
+        assert_eq!(delay_before_refresh(HOUR, 0.0), HOUR.mul_f64(0.75));
+        assert_eq!(delay_before_refresh(HOUR, 1.0), HOUR.mul_f64(0.65));
+        assert!(delay_before_refresh(24 * HOUR, 0.0) <= 18 * HOUR);
     }
 
     #[test]
     fn replicas_started_together_do_not_ask_together() {
         let waits: Vec<_> = (0..100)
-            .map(|_| wait_before_refresh(24 * HOUR, fastrand::f64()))
+            .map(|_| delay_before_refresh(24 * HOUR, fastrand::f64()))
             .collect();
         let (first, last) = (waits.iter().min(), waits.iter().max());
         let spread = *last.expect("a hundred") - *first.expect("a hundred");
@@ -106,26 +110,26 @@ mod tests {
 
     #[test]
     fn waiting_after_failures_grows_to_a_ceiling_and_shrinks_with_the_tokens_life() {
-        let wait = |failures, live| wait_after_failure(failures, live, 1.0);
+        let wait = |failures, live| delay_after_failure(failures, live, 1.0);
         assert_eq!(wait(1, Some(HOUR)), Duration::from_millis(500));
-        assert_eq!(wait(30, Some(HOUR)), LONGEST_WAIT);
-        assert_eq!(wait(u32::MAX, None), LONGEST_WAIT_WITHOUT_TOKEN);
+        assert_eq!(wait(30, Some(HOUR)), MAX_DELAY);
+        assert_eq!(wait(u32::MAX, None), MAX_DELAY_WITHOUT_TOKEN);
         assert_eq!(
             wait(30, Some(Duration::from_secs(8))),
             Duration::from_secs(2)
         );
-        assert_eq!(wait_after_failure(9, Some(HOUR), 0.0), SHORTEST_WAIT);
+        assert_eq!(delay_after_failure(9, Some(HOUR), 0.0), MIN_DELAY);
     }
 
     #[test]
     fn the_same_token_again_is_asked_for_less_and_less_early() {
-        assert_eq!(wait_after_same_token(HOUR), HOUR / 2);
-        assert_eq!(wait_after_same_token(Duration::ZERO), SHORTEST_WAIT);
+        assert_eq!(delay_after_same_token(HOUR), HOUR / 2);
+        assert_eq!(delay_after_same_token(Duration::ZERO), MIN_DELAY);
     }
 
     #[test]
     fn an_attempt_never_takes_more_than_half_of_what_is_left() {
-        let limit = |live, failures| attempt_limit(Duration::from_secs(10), live, failures);
+        let limit = |live, failures| attempt_timeout(Duration::from_secs(10), live, failures);
         assert_eq!(limit(Some(HOUR), 0), Duration::from_secs(10));
         assert_eq!(
             limit(Some(Duration::from_secs(10)), 7),
@@ -133,7 +137,7 @@ mod tests {
         );
         assert_eq!(
             limit(Some(Duration::from_millis(10)), 0),
-            ATTEMPT_LIMIT_FLOOR
+            MIN_ATTEMPT_TIMEOUT
         );
         let without: Vec<_> = (0..5)
             .map(|failures| limit(None, failures).as_secs())

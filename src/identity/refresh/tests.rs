@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 
-use super::{schedule::WAIT_IN_DOUBT, *};
+use super::{schedule::MIN_DELAY_AFTER_REJECTION, *};
 use crate::secret::Secret;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -125,10 +125,10 @@ async fn a_token_that_redis_refused_is_asked_for_anew_within_seconds() {
     tokens.changed().await;
     tokens.newest();
     let refused = Instant::now();
-    tokens.doubt();
+    tokens.report_rejected();
     tokens.changed().await;
     assert!(
-        refused.elapsed() <= WAIT_IN_DOUBT,
+        refused.elapsed() <= MIN_DELAY_AFTER_REJECTION,
         "{:?}",
         refused.elapsed()
     );
@@ -164,7 +164,7 @@ async fn tokens_that_are_all_refused_are_asked_for_ever_less_often() {
     let (refresher, tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
     for _ in 0..3600 {
-        tokens.doubt();
+        tokens.report_rejected();
         sleep(Duration::from_secs(1)).await;
     }
     let asked = source.calls.load(Ordering::SeqCst);
@@ -183,8 +183,8 @@ async fn a_token_said_to_live_for_years_is_asked_for_anew_within_days() {
         secret: Secret::new("far"),
         expires_at: SystemTime::now() + 24 * 3650 * HOUR,
     };
-    match refresher.judge(far) {
-        Ok(Outcome::New(token)) => assert!(token.remaining() <= LONGEST_LIFE),
+    match refresher.classify(far) {
+        Ok(Outcome::New(token)) => assert!(token.remaining() <= MAX_LIFETIME),
         _ => panic!("it can be used"),
     }
 }
@@ -197,7 +197,7 @@ async fn a_token_that_came_too_late_is_an_error_that_says_so() {
         secret: Secret::new("late"),
         expires_at: SystemTime::now() - Duration::from_secs(90),
     };
-    match refresher.judge(late) {
+    match refresher.classify(late) {
         Err(error @ Error::Expired(_)) => assert!(error.to_string().contains("90.0 s")),
         _ => panic!("it had ended"),
     }

@@ -104,8 +104,11 @@ impl AzureCredential {
                 false => client(),
             }
             .build()
-            .map_err(Error::HttpClient)?,
-            local: client().no_proxy().build().map_err(Error::HttpClient)?,
+            .map_err(|source| Error::HttpClient(source.into()))?,
+            local: client()
+                .no_proxy()
+                .build()
+                .map_err(|source| Error::HttpClient(source.into()))?,
             selection: chain::select(&identity),
             identity,
             chosen: OnceLock::new(),

@@ -122,7 +122,7 @@ pub enum Error {
     Tls(#[from] crate::tls::Error),
     /// The HTTP client for the token endpoint could not be made.
     #[error("cannot set up the HTTP client for the token endpoint")]
-    HttpClient(#[source] reqwest::Error),
+    HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The kinds of failure, as a closed set for those who count or show them.

@@ -12,10 +12,10 @@ use crate::{
     config::{Config, CredentialChoice, CredentialName, Environment, Identity, IdentityEndpoint},
     file,
     identity::{
-        AccessToken, AzureCredential, Error, SKEW_TOLERATED, TokenSource,
+        AccessToken, AzureCredential, Error, MAX_CLOCK_SKEW, TokenSource,
         claims::{self, Claims},
     },
-    report::Chain,
+    report::ErrorChain as Chain,
 };
 
 /// The audience that Entra ID wants of an assertion (Azure page "Workload identity federation").
@@ -126,8 +126,8 @@ fn names(credentials: &[CredentialName]) -> String {
 
 /// Why this credential is not asked.
 fn reason(credential: &AzureCredential, name: CredentialName) -> Option<String> {
-    let mut passed_over = credential.passed_over().iter();
-    let (_, reason) = passed_over.find(|(one, _)| *one == name)?;
+    let mut skipped = credential.skipped().iter();
+    let (_, reason) = skipped.find(|(one, _)| *one == name)?;
     Some(format!("{}: {reason}", name.as_str()))
 }
 
@@ -203,7 +203,7 @@ pub(super) async fn token(
     config: &Config,
     credential: &AzureCredential,
 ) -> (Verdict, Option<AccessToken>) {
-    let limit = credential.attempt_limit();
+    let limit = credential.attempt_timeout();
     let asked = Instant::now();
     let answer = match timeout(limit, credential.fetch()).await {
         Ok(answer) => answer,
@@ -222,7 +222,7 @@ pub(super) async fn token(
         }
         Err(error) => {
             let mend = match &error {
-                Error::Refused { mend, .. } => mend.unwrap_or(
+                Error::Refused { fix, .. } => fix.unwrap_or(
                     "read what was answered above; compare AZURE_TENANT_ID, AZURE_CLIENT_ID and the identity in the portal",
                 ),
                 Error::Failed { credential: "AzureCliCredential", .. } => {
@@ -247,7 +247,7 @@ pub(super) async fn token(
             };
             let meaning = format!(
                 "{}; without a token Redis cannot be signed in to",
-                error.kind().as_str()
+                error.kind().description()
             );
             let found = match &error {
                 // Its mend is told below, and Entra ID's answer ends in numbers for Microsoft's support.
@@ -296,7 +296,7 @@ pub(super) fn claims(config: &Config, token: &AccessToken) -> (Verdict, Option<(
         return (verdict, None);
     }
     let verdict = match claims::skew(token.secret.expose(), token.expires_at, SystemTime::now()) {
-        Some(skew) if skew.by > SKEW_TOLERATED => Verdict::warned(
+        Some(skew) if skew.by > MAX_CLOCK_SKEW => Verdict::warned(
             found,
             format!("this machine's clock is {skew}"),
             "set the clock: certificates and assertions are judged by it",

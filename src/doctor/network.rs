@@ -15,7 +15,7 @@ use super::report::Verdict;
 use crate::{
     config::Config,
     redis::{self, ConnectError},
-    report::Chain,
+    report::ErrorChain as Chain,
     tls,
 };
 
@@ -107,7 +107,7 @@ pub(super) async fn tcp(config: &Config, addresses: &[SocketAddr]) -> (Verdict, 
 /// The handshake, and what the certificate says.
 pub(super) async fn tls(config: &Config, stream: TcpStream) -> (Verdict, Option<()>) {
     let redis = &config.redis;
-    let trust = match tls::client_config(&redis.roots, redis.ca_file.as_deref()) {
+    let trust = match tls::client_config(&redis.roots, redis.ca_file.as_ref()) {
         Ok(trust) => Arc::new(trust),
         Err(error) => {
             let meaning = "there is nobody to trust, so no certificate can be checked";

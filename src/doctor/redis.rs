@@ -16,7 +16,7 @@ use crate::{
     config::{Auth, Config},
     identity::{self, AccessToken, TokenSource},
     redis::{ConnectError, Error, Pool, Refusal},
-    report::Chain,
+    report::ErrorChain as Chain,
 };
 
 /// Connections close when what was sent on them is answered.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tracing::warn;
 use utoipa::ToSchema;
 
-use crate::{redis, report::Chain};
+use crate::{redis, report::ErrorChain};
 
 /// A problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -171,7 +171,7 @@ impl IntoResponse for Problem {
 /// For `?` in a handler. The error ends here, so here it is logged.
 impl From<redis::Error> for Problem {
     fn from(error: redis::Error) -> Self {
-        warn!(error = %Chain(&error), "a request failed at Redis");
+        warn!(error = %ErrorChain(&error), "a request failed at Redis");
         Self::from(&error)
     }
 }

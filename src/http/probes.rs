@@ -204,16 +204,18 @@ fn lifecycle(phase: Phase) -> Check {
     Check::new(phase == Phase::Serving, detail)
 }
 
-fn token(status: Option<crate::identity::Status>) -> Check {
+fn token(status: Option<crate::identity::TokenStatus>) -> Check {
     let Some(status) = status else {
         return Check {
             status: CheckStatus::NotApplicable,
             detail: "the service signs in without a token".to_owned(),
         };
     };
-    let trouble = status.failure.map(|kind| format!("; {}", kind.as_str()));
+    let trouble = status
+        .failure
+        .map(|kind| format!("; {}", kind.description()));
     let trouble = trouble.unwrap_or_default();
-    let left = status.held.as_ref().map(|held| {
+    let left = status.token.as_ref().map(|held| {
         let left = held.expires_at.duration_since(SystemTime::now());
         left.unwrap_or_default().as_secs()
     });

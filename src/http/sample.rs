@@ -16,7 +16,7 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use super::{Context, error::Problem};
-use crate::report::Chain;
+use crate::report::ErrorChain;
 
 pub(super) const PATH: &str = "/sample";
 
@@ -55,7 +55,7 @@ pub(super) async fn sample(State(context): State<Arc<Context>>, headers: HeaderM
     let previous: Option<Vec<u8>> = match context.pool.query_idempotent(&command).await {
         Ok(previous) => previous,
         Err(error) => {
-            warn!(error = %Chain(&error), "GET /sample failed");
+            warn!(error = %ErrorChain(&error), "GET /sample failed");
             return Problem::from(&error).into_response();
         }
     };

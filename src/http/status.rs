@@ -87,7 +87,7 @@ impl Status {
     fn now(context: &Context) -> Self {
         let (ready, checks) = probes::checks(context);
         let connections = context.pool.status();
-        let held = context.pool.identity().and_then(|identity| identity.held);
+        let held = context.pool.identity().and_then(|identity| identity.token);
         let left = held.map(|held| held.expires_at.duration_since(SystemTime::now()));
         Self {
             ready,
@@ -130,7 +130,7 @@ pub(super) async fn whole_status(State(context): State<Arc<Context>>) -> Respons
     answer(Json(WholeStatus {
         status: Status::now(&context),
         credential: identity.as_ref().map(|identity| identity.credential),
-        object_id: identity.and_then(|identity| Some(identity.held?.username)),
+        object_id: identity.and_then(|identity| Some(identity.token?.username)),
         nodes: nodes
             .map(|(address, connections_open)| Node {
                 address: address.to_string(),

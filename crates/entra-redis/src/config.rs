@@ -29,7 +29,8 @@ use self::{
     },
     variables::VARIABLES,
 };
-use crate::secret::Secret;
+pub use crate::tls::Roots;
+use crate::{secret::Secret, tls::CaCertificates};
 
 /// Everything the service was told.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ pub struct Redis {
     /// `REDIS_TLS`.
     pub tls: bool,
     /// `REDIS_CA_FILE`.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<CaCertificates>,
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     pub roots: Roots,
     /// `REDIS_POOL_SIZE`.
@@ -190,15 +191,6 @@ pub enum Auth {
     Key(Secret),
     /// Not at all.
     None,
-}
-
-/// Which certificate authorities replace the system's; both unset means the system's.
-#[derive(Debug, Clone, Default)]
-pub struct Roots {
-    /// `SSL_CERT_FILE`.
-    pub file: Option<PathBuf>,
-    /// `SSL_CERT_DIR`.
-    pub directory: Option<PathBuf>,
 }
 
 /// Who signs in.

@@ -20,10 +20,10 @@ mod token;
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
 pub use self::{
-    credential::{AzureCredential, ManagedIdentity, SKEW_TOLERATED},
+    credential::{AzureCredential, MAX_CLOCK_SKEW, ManagedIdentity},
     refresh::Refresher,
-    source::{AccessToken, Error, FailureKind, Sanitised, TokenSource, Tried},
-    token::{Status, Token, Tokens},
+    source::{AccessToken, Error, FailureKind, Sanitised, Skipped, TokenSource},
+    token::{Token, TokenInfo, TokenStatus, Tokens},
 };
 
 /// The instruments of this module; names are an interface.

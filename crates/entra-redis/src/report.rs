@@ -5,9 +5,9 @@
 use std::{error::Error, fmt};
 
 /// Shows an error as `what: why: why`, leaving out a source whose text the text so far already has.
-pub struct Chain<'a>(pub &'a dyn Error);
+pub struct ErrorChain<'a>(pub &'a dyn Error);
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
         let mut source = self.0.source();

@@ -11,13 +11,12 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis_service::{
-    config::Roots,
-    emulator::{ClusteringPolicy, Options},
-    tls,
-};
+use entra_redis_service::emulator::{ClusteringPolicy, Options};
 use redis::{FromRedisValue, Value, from_redis_value};
-use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use serde_json::Value as Json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -46,11 +45,17 @@ async fn before_cluster(cluster: &RedisCluster) -> Azure {
 
 /// Shakes hands with whoever listens at `address`, who must be `name`.
 async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
-    let roots = Roots {
-        file: Some(azure.variable("REDIS_CA_FILE").into()),
-        directory: None,
-    };
-    let config = tls::client_config(&roots, None).expect("the emulator wrote it");
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(azure.variable("REDIS_CA_FILE"));
+    roots
+        .add(ca.expect("the emulator wrote it"))
+        .expect("it is valid");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).expect("it is a name");
     let socket = TcpStream::connect(address).await?;
     let connected = TlsConnector::from(Arc::new(config)).connect(name, socket);

@@ -1,9 +1,9 @@
 //! Values from text: one function a shape. Each answers with the value or with what was expected instead; it never sees
 //! the variable's name and never quotes the text, which may be a secret.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use crate::tls::{self, CaCertificates};
 
 /// What a parser says of a text it refuses: the rest of "expected …".
 pub(super) type Expected = &'static str;
@@ -240,29 +240,20 @@ pub(super) fn guid(text: &str) -> Result<String, Expected> {
 }
 
 /// A PEM file of certificate authorities.
-pub(super) fn certificates(text: &str) -> Result<PathBuf, Expected> {
-    let path = PathBuf::from(text);
-    let bytes = crate::file::read(&path)
-        .map_err(|_| "the path of a file of at most 4 MiB that can be read")?;
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let added = certificate.ok().map(|certificate| store.add(certificate));
-        if !matches!(added, Some(Ok(()))) {
-            return Err("a PEM file in which every certificate can be read");
-        }
-    }
-    match store.is_empty() {
-        true => Err("a PEM file with at least one certificate"),
-        false => Ok(path),
-    }
+pub(super) fn certificates(text: &str) -> Result<CaCertificates, Expected> {
+    CaCertificates::from_file(text).map_err(|error| match error {
+        tls::Error::Unreadable { .. } => "the path of a file of at most 4 MiB that can be read",
+        tls::Error::Malformed { .. } => "a PEM file in which every certificate can be read",
+        _ => "a PEM file with at least one certificate",
+    })
 }
 
-/// A directory that is there.
-pub(super) fn directory(text: &str) -> Result<PathBuf, Expected> {
-    match std::fs::read_dir(text) {
-        Ok(_) => Ok(PathBuf::from(text)),
-        Err(_) => Err("the path of a directory that can be read"),
-    }
+/// A directory of PEM files.
+pub(super) fn directory(text: &str) -> Result<CaCertificates, Expected> {
+    CaCertificates::from_directory(text).map_err(|error| match error {
+        tls::Error::Unreadable { .. } => "the path of a directory that can be read",
+        _ => "a directory with at least one PEM certificate",
+    })
 }
 
 /// `host[:port]`, the port from Azure's suffixes where it is missing.

@@ -268,6 +268,47 @@ fn what_the_sdk_would_pass_over_is_a_fault() {
     }
 }
 
+#[test]
+fn certificate_authorities_are_parsed_once_and_a_bad_file_is_a_fault() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = directory.path().join("ca.pem");
+    let text = path.to_str().expect("it is ASCII");
+    let endpoint = ("REDIS_ENDPOINT", "localhost:1");
+    let expected = |variable, value| {
+        let error = config(&[endpoint, (variable, value)]).expect_err(variable);
+        let [fault] = error.faults() else {
+            panic!("one fault: {error}");
+        };
+        assert_eq!(fault.variable, variable);
+        fault.expected
+    };
+    std::fs::write(&path, "nothing").expect("there is room");
+    let folder = directory.path().to_str().expect("it is ASCII");
+    for variable in ["REDIS_CA_FILE", "SSL_CERT_FILE"] {
+        let empty = expected(variable, text);
+        assert_eq!(empty, "a PEM file with at least one certificate");
+        assert!(expected(variable, folder).contains("that can be read"));
+    }
+    let empty = expected("SSL_CERT_DIR", folder);
+    assert_eq!(empty, "a directory with at least one PEM certificate");
+    assert!(expected("SSL_CERT_DIR", text).contains("that can be read"));
+
+    let made = rcgen::generate_simple_self_signed(["ca".to_owned()]);
+    let pem = made.expect("ring makes keys").cert.pem();
+    std::fs::write(&path, &pem).expect("there is room");
+    let pairs = [endpoint, ("REDIS_CA_FILE", text), ("SSL_CERT_DIR", folder)];
+    let config = config(&pairs).expect("both are valid");
+    std::fs::remove_dir_all(folder).expect("it is ours");
+    let redis = config.redis;
+    let additional = redis.ca_file.as_ref();
+    assert!(crate::tls::client_config(&redis.roots, additional).is_ok());
+    let cut_off = pem.replace("-----END", "-----EN");
+    let malformed = tempfile::NamedTempFile::new().expect("there is room");
+    std::fs::write(malformed.path(), cut_off).expect("there is room");
+    let malformed = malformed.path().to_str().expect("it is ASCII");
+    assert!(expected("REDIS_CA_FILE", malformed).contains("every certificate"));
+}
+
 mod properties {
     use proptest::prelude::*;
 

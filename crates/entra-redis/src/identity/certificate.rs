@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::{file, secret::Secret};
 
 /// Entra ID accepts assertions of up to 10 minutes; each is used once, at once.
-const ASSERTION_LIFE: Duration = Duration::from_secs(10 * 60);
+const ASSERTION_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// Why a file is no client certificate.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +141,7 @@ impl ClientCertificate {
             "jti": format!("{:032x}", fastrand::u128(..)),
             "nbf": seconds(now),
             "iat": seconds(now),
-            "exp": seconds(now + ASSERTION_LIFE),
+            "exp": seconds(now + ASSERTION_LIFETIME),
         });
         let mut text = URL_SAFE_NO_PAD.encode(header.to_string());
         text.push('.');

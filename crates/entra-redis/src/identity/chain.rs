@@ -12,7 +12,7 @@ pub(super) struct Selection {
     /// One where variables decide; else those that only asking can tell, in order.
     pub(super) candidates: Vec<CredentialName>,
     /// The others, each with its reason.
-    pub(super) passed_over: Vec<(CredentialName, String)>,
+    pub(super) skipped: Vec<(CredentialName, String)>,
 }
 
 enum Verdict {
@@ -26,7 +26,7 @@ pub(super) fn select(identity: &Identity) -> Selection {
     use CredentialName::*;
     let mut selection = Selection {
         candidates: Vec::new(),
-        passed_over: Vec::new(),
+        skipped: Vec::new(),
     };
     let mut configured = None;
     for name in CredentialName::ALL {
@@ -47,12 +47,12 @@ pub(super) fn select(identity: &Identity) -> Selection {
                 let unasked = selection.candidates.drain(..);
                 let reason = format!("{} is configured", name.as_str());
                 selection
-                    .passed_over
+                    .skipped
                     .extend(unasked.map(|name| (name, reason.clone())));
                 selection.candidates.push(name);
             }
             Verdict::FoundByAsking => selection.candidates.push(name),
-            Verdict::Not(reason) => selection.passed_over.push((name, reason)),
+            Verdict::Not(reason) => selection.skipped.push((name, reason)),
         }
     }
     selection
@@ -186,9 +186,9 @@ mod tests {
                 .map(|name| name.as_str().trim_end_matches("Credential"))
                 .collect();
             assert_eq!(names.join(" "), *candidates, "{pairs:?}");
-            let passed_over = &selection.passed_over;
-            assert_eq!(passed_over.len(), reasons.len(), "{pairs:?}: {passed_over:?}");
-            for ((name, reason), part) in passed_over.iter().zip(*reasons) {
+            let skipped = &selection.skipped;
+            assert_eq!(skipped.len(), reasons.len(), "{pairs:?}: {skipped:?}");
+            for ((name, reason), part) in skipped.iter().zip(*reasons) {
                 assert!(reason.contains(part), "{pairs:?}, {}: {reason}", name.as_str());
                 assert!(!reason.is_empty());
             }
@@ -217,7 +217,7 @@ mod tests {
             let shown = match Config::new(&environment) {
                 Ok(config) => {
                     let selection = select(&config.identity);
-                    let all = selection.candidates.len() + selection.passed_over.len();
+                    let all = selection.candidates.len() + selection.skipped.len();
                     proptest::prop_assert_eq!(all, CredentialName::ALL.len());
                     format!("{selection:?}")
                 }

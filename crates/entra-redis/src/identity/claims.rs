@@ -1,4 +1,4 @@
-//! The claims of an access token that we need, read without checking the signature: the token is for Redis to judge.
+//! The claims of an access token that we need, read without checking the signature: the token is for Redis to classify.
 
 use std::{
     fmt,
@@ -8,9 +8,18 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer};
 
-use super::source::Error;
+/// A token whose claims cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not a JWT with a JSON object as its payload.
+    #[error("the token is not a JWT")]
+    NotAJwt,
+    /// The claim is missing or empty.
+    #[error("the token has no `oid` claim")]
+    NoObjectId,
+}
 
-/// Of an access token, and of the assertion that it is exchanged for; all optional, as nothing here judges them.
+/// The claims of an access token, or of the assertion it is exchanged for; all optional, because nothing here judges them.
 #[derive(Deserialize)]
 pub struct Claims {
     /// `oid`.
@@ -80,7 +89,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
     Ok(seconds.map(|seconds| seconds as u64))
 }
 
-/// The object id (`oid` claim) of the identity a token was issued to: the user name Azure Managed Redis knows
+/// Returns the object id (`oid` claim) of the identity that a token was issued to: its user name in Azure Managed Redis
 /// (Azure page "Use Microsoft Entra for cache authentication").
 ///
 /// # Errors

@@ -5,30 +5,26 @@
 //! credential object, because azure_identity hands out its cached token until 300 s before expiry and keeps a federated
 //! token file for 10 minutes, and with the SDK's own retries off, because they can hold a call for more than a minute.
 
+mod candidate;
+mod request;
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use azure_core::{
-    cloud::CustomConfiguration,
-    credentials::{AccessToken as AzureToken, Secret as AzureSecret, TokenCredential},
-    error::ErrorKind,
-    http::{ClientOptions, RetryOptions, Transport, headers::RETRY_AFTER},
-};
-use azure_identity::{
-    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredentialOptions,
-    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential,
-    ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
-    WorkloadIdentityCredentialOptions,
-};
+use azure_core::credentials::AccessToken as AzureToken;
+use azure_identity::UserAssignedId;
 use tracing::{info, warn};
 
+use self::candidate::{probe_imds, reason};
 use super::{
     chain::{self, Selection},
-    claims, explain,
-    source::{AccessToken, Error, Sanitised, TokenSource, Tried},
+    claims,
+    source::{AccessToken, Error, Skipped, TokenSource},
 };
 use crate::{
     config::{CredentialName, Identity, IdentityEndpoint},
@@ -37,22 +33,16 @@ use crate::{
 };
 
 /// Limits of one HTTP request for a token. Connecting is to an address nearby or to Entra ID's front door.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the caller's own limit is the same, it is to end the request first: it says so in fewer words.
-const CLIENT_LIMIT: Duration = Duration::from_secs(11);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// Azure CLI and Azure Developer CLI need seconds to start.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-
-/// IMDS answers in milliseconds where it exists; elsewhere its address swallows packets. The limit is the one that the
-/// Azure SDKs' own DefaultAzureCredential probes with.
-const IMDS_PROBE_LIMIT: Duration = Duration::from_secs(1);
-const IMDS_PROBE: &str =
-    "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
-pub const SKEW_TOLERATED: Duration = Duration::from_secs(5 * 60);
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, asked through azure_identity.
 #[derive(Debug)]
@@ -81,12 +71,12 @@ pub enum ManagedIdentity {
     ResourceId(String),
 }
 
-impl From<ManagedIdentity> for UserAssignedId {
-    fn from(identity: ManagedIdentity) -> Self {
-        match identity {
-            ManagedIdentity::ClientId(id) => Self::ClientId(id),
-            ManagedIdentity::ObjectId(id) => Self::ObjectId(id),
-            ManagedIdentity::ResourceId(id) => Self::ResourceId(id),
+impl ManagedIdentity {
+    fn into_user_assigned_id(self) -> UserAssignedId {
+        match self {
+            Self::ClientId(id) => UserAssignedId::ClientId(id),
+            Self::ObjectId(id) => UserAssignedId::ObjectId(id),
+            Self::ResourceId(id) => UserAssignedId::ResourceId(id),
         }
     }
 }
@@ -101,8 +91,8 @@ impl AzureCredential {
         let client = || {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
-                .connect_timeout(CONNECT_LIMIT)
-                .timeout(CLIENT_LIMIT)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(CLIENT_TIMEOUT)
                 .redirect(reqwest::redirect::Policy::none())
         };
         let credential = Self {
@@ -114,14 +104,17 @@ impl AzureCredential {
                 false => client(),
             }
             .build()
-            .map_err(Error::HttpClient)?,
-            local: client().no_proxy().build().map_err(Error::HttpClient)?,
+            .map_err(|source| Error::HttpClient(source.into()))?,
+            local: client()
+                .no_proxy()
+                .build()
+                .map_err(|source| Error::HttpClient(source.into()))?,
             selection: chain::select(&identity),
             identity,
             chosen: OnceLock::new(),
         };
         if let [only] = credential.selection.candidates[..] {
-            credential.keep(only, &Tried::default());
+            credential.keep(only, &Skipped::default());
         }
         Ok(credential)
     }
@@ -146,19 +139,19 @@ impl AzureCredential {
     }
 
     /// Those that are not asked, each with the reason.
-    pub fn passed_over(&self) -> &[(CredentialName, String)] {
-        &self.selection.passed_over
+    pub fn skipped(&self) -> &[(CredentialName, String)] {
+        &self.selection.skipped
     }
 
     /// Asks one candidate after the other; the first that answers is kept.
     async fn choose(&self) -> Result<AzureToken, Error> {
-        let mut tried = Tried::default();
+        let mut skipped = Skipped::default();
         for &name in &self.selection.candidates {
             let answer = match name {
                 CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
                     Ok(()) => {
                         // It is there, so it is configured: from here on a failure is retried, not skipped.
-                        self.keep(name, &tried);
+                        self.keep(name, &skipped);
                         return self.ask(name).await;
                     }
                     Err(reason) => Err(reason.to_owned()),
@@ -167,26 +160,26 @@ impl AzureCredential {
             };
             match answer {
                 Ok(token) => {
-                    self.keep(name, &tried);
+                    self.keep(name, &skipped);
                     return Ok(token);
                 }
-                Err(reason) => tried.push(name, reason),
+                Err(reason) => skipped.push(name, reason),
             }
         }
-        Err(Error::Unavailable(self.all_reasons(tried)))
+        Err(Error::Unavailable(self.all_reasons(skipped)))
     }
 
     /// Why each one that was not asked was not, and what those that were said.
-    fn all_reasons(&self, mut tried: Tried) -> Tried {
-        for (name, reason) in &self.selection.passed_over {
-            tried.push(*name, reason.clone());
+    fn all_reasons(&self, mut skipped: Skipped) -> Skipped {
+        for (name, reason) in &self.selection.skipped {
+            skipped.push(*name, reason.clone());
         }
-        tried.in_order()
+        skipped.in_order()
     }
 
-    fn keep(&self, name: CredentialName, tried: &Tried) {
+    fn keep(&self, name: CredentialName, skipped: &Skipped) {
         self.chosen.get_or_init(|| {
-            let others = self.all_reasons(tried.clone());
+            let others = self.all_reasons(skipped.clone());
             info!(
                 entra.credential = name.as_str(),
                 entra.others = %others,
@@ -195,86 +188,6 @@ impl AzureCredential {
             );
             name
         });
-    }
-
-    async fn ask(&self, name: CredentialName) -> Result<AzureToken, Error> {
-        let scopes = [self.identity.scope.as_str()];
-        let answer = match self.credential(name) {
-            Ok(credential) => credential.get_token(&scopes, None).await,
-            Err(error) => Err(error),
-        };
-        answer.map_err(|error| failure(name, &error))
-    }
-
-    /// A fresh credential object, made without asking anything.
-    fn credential(&self, name: CredentialName) -> azure_core::Result<Arc<dyn TokenCredential>> {
-        let identity = &self.identity;
-        Ok(match name {
-            CredentialName::EnvironmentCredential => return self.service_principal(),
-            CredentialName::WorkloadIdentityCredential => {
-                WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-                    credential_options: ClientAssertionCredentialOptions {
-                        client_options: self.options(&self.entra),
-                    },
-                    client_id: identity.client_id.clone(),
-                    tenant_id: identity.tenant_id.clone(),
-                    token_file_path: identity.federated_token_file.clone(),
-                }))?
-            }
-            CredentialName::ManagedIdentityCredential => {
-                ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-                    user_assigned_id: self.managed_identity.clone().map(Into::into),
-                    client_options: self.options(&self.local),
-                }))?
-            }
-            CredentialName::AzureCliCredential => AzureCliCredential::new(None)?,
-            CredentialName::AzureDeveloperCliCredential => AzureDeveloperCliCredential::new(None)?,
-        })
-    }
-
-    /// By secret where there is one, else by certificate, as EnvironmentCredential does in every SDK.
-    fn service_principal(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
-        let identity = &self.identity;
-        let tenant_id = identity.tenant_id.clone().unwrap_or_default();
-        let client_id = identity.client_id.clone().unwrap_or_default();
-        #[cfg(feature = "client-certificate")]
-        if let (None, Some(certificate)) = (&identity.client_secret, &self.certificate) {
-            let authority = identity.authority_host.trim_end_matches('/');
-            let assertion = super::certificate::CertificateAssertion {
-                certificate: certificate.clone(),
-                client_id: client_id.clone(),
-                audience: format!("{authority}/{tenant_id}/oauth2/v2.0/token"),
-            };
-            let options = ClientAssertionCredentialOptions {
-                client_options: self.options(&self.entra),
-            };
-            return Ok(azure_identity::ClientAssertionCredential::new(
-                tenant_id,
-                client_id,
-                assertion,
-                Some(options),
-            )?);
-        }
-        let secret = identity.client_secret.as_ref().map_or("", Secret::expose);
-        Ok(ClientSecretCredential::new(
-            &tenant_id,
-            client_id,
-            AzureSecret::new(secret.to_owned()),
-            Some(ClientSecretCredentialOptions {
-                client_options: self.options(&self.entra),
-            }),
-        )?)
-    }
-
-    fn options(&self, client: &reqwest::Client) -> ClientOptions {
-        let mut cloud = CustomConfiguration::default();
-        cloud.authority_host = self.identity.authority_host.clone();
-        ClientOptions {
-            retry: RetryOptions::none(),
-            transport: Some(Transport::new(Arc::new(client.clone()))),
-            cloud: Some(Arc::new(cloud.into())),
-            ..Default::default()
-        }
     }
 }
 
@@ -287,13 +200,13 @@ impl TokenSource for AzureCredential {
         }
     }
 
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         match self.chosen.get() {
             None
             | Some(
                 CredentialName::AzureCliCredential | CredentialName::AzureDeveloperCliCredential,
-            ) => COMMAND_LIMIT,
-            Some(_) => REQUEST_LIMIT,
+            ) => COMMAND_TIMEOUT,
+            Some(_) => REQUEST_TIMEOUT,
         }
     }
 
@@ -305,11 +218,11 @@ impl TokenSource for AzureCredential {
         let secret = Secret::new(token.token.secret());
         let expires_at = token.expires_on.into();
         if let Some(skew) = claims::skew(secret.expose(), expires_at, SystemTime::now())
-            && skew.by > SKEW_TOLERATED
+            && skew.by > MAX_CLOCK_SKEW
         {
             warn!(
                 clock.skew_s = skew.by.as_secs(),
-                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but mend the clock"
+                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but fix the clock"
             );
         }
         match &self.identity.username {
@@ -349,142 +262,5 @@ fn read_certificate(
             Ok(Some(Arc::new(certificate)))
         }
         _ => Ok(None),
-    }
-}
-
-/// Whether the Azure Instance Metadata Service answers. It refuses requests without its header with 400 (Azure page
-/// "Azure Instance Metadata Service"); a proxy that answers for the whole network does not.
-async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static str> {
-    let answer = client.get(IMDS_PROBE).timeout(IMDS_PROBE_LIMIT).send();
-    match answer.await {
-        Ok(answer) if answer.status() == reqwest::StatusCode::BAD_REQUEST => Ok(()),
-        Ok(_) => Err(
-            "not set: IDENTITY_ENDPOINT, and what answers at 169.254.169.254 is not Azure's metadata service",
-        ),
-        Err(_) => Err(
-            "not set: IDENTITY_ENDPOINT, and nothing answers at 169.254.169.254; in Azure, is an identity assigned to this app?",
-        ),
-    }
-}
-
-/// Sorts the SDK's error by whether the other side answered, explains it, and takes its words without its secrets.
-fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
-    let credential = name.as_str();
-    let source = Sanitised::new(error);
-    // The SDK wraps the HTTP error into one of its own kind, so the answer is in the sources.
-    let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = inner {
-        let kind = current
-            .downcast_ref::<azure_core::Error>()
-            .map(azure_core::Error::kind);
-        if let Some(ErrorKind::HttpResponse {
-            status,
-            raw_response,
-            ..
-        }) = kind
-        {
-            let status = u16::from(*status);
-            let retry_after = raw_response.as_ref().and_then(|response| {
-                let seconds = response.headers().get_optional_str(&RETRY_AFTER)?;
-                Some(Duration::from_secs(seconds.trim().parse().ok()?))
-            });
-            let mend = match name {
-                CredentialName::ManagedIdentityCredential => explain::managed_identity(status),
-                _ => explain::code(&source.to_string()).and_then(explain::aadsts),
-            };
-            return Error::Refused {
-                credential,
-                status,
-                mend,
-                retry_after,
-                source,
-            };
-        }
-        inner = current.source();
-    }
-    Error::Failed { credential, source }
-}
-
-/// Why a candidate was passed over, and what to do.
-fn reason(name: CredentialName, error: &Error) -> String {
-    let words = match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
-        None => error.to_string(),
-    };
-    match name {
-        CredentialName::AzureCliCredential => format!("{words} (sign in with `az login`)"),
-        CredentialName::AzureDeveloperCliCredential => {
-            format!("{words} (sign in with `azd auth login`)")
-        }
-        _ => words,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    use tokio_util::sync::CancellationToken;
-
-    use entra_redis_emulator::{Emulator, Options};
-
-    use super::*;
-    use crate::config::{Config, Environment};
-
-    /// The metadata service's requests as azure_identity makes them, led to the emulator by a client that rewrites where
-    /// they go.
-    #[tokio::test]
-    async fn the_metadata_service_is_asked_as_documented() {
-        let emulator = Emulator::bind(Options::default())
-            .await
-            .expect("free ports");
-        let variables: std::collections::HashMap<_, _> = emulator.variables().into_iter().collect();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(emulator.run(stop.clone()));
-        let pairs = [
-            ("AZURE_TOKEN_CREDENTIALS", "prod"),
-            ("AZURE_CLIENT_ID", variables["AZURE_CLIENT_ID"].as_str()),
-            ("REDIS_ENDPOINT", "localhost:1"),
-        ];
-        let environment: Environment = pairs.into_iter().collect();
-        let config = Config::new(&environment).expect("the pairs are valid");
-        let mut credential = AzureCredential::new(config.identity).expect("it can be set up");
-        let endpoint = variables["IDENTITY_ENDPOINT"].trim_end_matches("/msi/token");
-        let proxy = reqwest::Proxy::http(endpoint).expect("it is a URL");
-        let tls = tls::client_config(&Default::default(), None).expect("the system has roots");
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .proxy(proxy);
-        credential.local = client.build().expect("nothing to go wrong");
-
-        let token = credential
-            .fetch()
-            .await
-            .expect("it is there and issues one");
-        assert_eq!(credential.name(), "ManagedIdentityCredential");
-        assert_eq!(token.username.len(), 36, "an object id");
-
-        // By its other two names: one is the user name, the other stands in the token.
-        let claims = token.secret.expose().split('.').nth(1).expect("a JWT");
-        let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
-        let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
-        let resource_id = claims["xms_mirid"].as_str().expect("its resource id");
-        for identity in [
-            ManagedIdentity::ObjectId(token.username.clone()),
-            ManagedIdentity::ResourceId(resource_id.to_owned()),
-        ] {
-            credential = credential
-                .managed_identity(identity)
-                .expect("no App Service");
-            let again = credential.fetch().await.expect("it issues one");
-            assert_eq!(again.username, token.username);
-        }
-        let unknown = ManagedIdentity::ResourceId("/subscriptions/0".to_owned());
-        credential = credential
-            .managed_identity(unknown)
-            .expect("no App Service");
-        let error = credential.fetch().await.expect_err("nobody's");
-        assert!(error.to_string().contains("is not assigned"), "{error}");
-        stop.cancel();
-        running.await.expect("it ends well");
     }
 }

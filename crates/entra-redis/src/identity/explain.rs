@@ -79,8 +79,8 @@ mod tests {
         for without in ["", "AADSTS", "AADSTS: x", "AADSTS99999999999999: too long"] {
             assert_eq!(code(without), None, "{without}");
         }
-        assert!(aadsts(700_213).is_some_and(|mend| mend.contains("serviceaccount")));
-        assert!(aadsts(70025).is_some_and(|mend| mend.contains("federated-credential create")));
+        assert!(aadsts(700_213).is_some_and(|fix| fix.contains("serviceaccount")));
+        assert!(aadsts(70025).is_some_and(|fix| fix.contains("federated-credential create")));
         assert_eq!(aadsts(1), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::claims;
-use crate::{config::CredentialName, report::Chain, secret::Secret};
+use crate::{config::CredentialName, report::ErrorChain, secret::Secret};
 
 /// Anything that can get an access token for Redis.
 ///
@@ -20,7 +20,7 @@ pub trait TokenSource: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// How long one call of [`TokenSource::fetch`] may take at the longest; it is given less where less is left.
-    fn attempt_limit(&self) -> Duration {
+    fn attempt_timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 
@@ -65,16 +65,16 @@ pub enum Error {
     TimedOut(Duration),
     /// Nothing that could be asked is configured on this machine.
     #[error("no credential is available: {0}")]
-    Unavailable(Tried),
+    Unavailable(Skipped),
     /// The source answered and refused.
-    #[error("{credential} was refused with status {status}{}", Mend(*.mend))]
+    #[error("{credential} was refused with status {status}{}", Fix(*.fix))]
     Refused {
         /// The credential's name.
         credential: &'static str,
         /// HTTP status of the answer.
         status: u16,
         /// What it means and what to do, where that is known.
-        mend: Option<&'static str>,
+        fix: Option<&'static str>,
         /// How long the answer asked to wait.
         retry_after: Option<Duration>,
         /// The answer's own words, without anything that looks like a token.
@@ -122,7 +122,7 @@ pub enum Error {
     Tls(#[from] crate::tls::Error),
     /// The HTTP client for the token endpoint could not be made.
     #[error("cannot set up the HTTP client for the token endpoint")]
-    HttpClient(#[source] reqwest::Error),
+    HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The kinds of failure, as a closed set for those who count or show them.
@@ -143,7 +143,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// A word of a closed set, for programs.
-    pub fn as_word(self) -> &'static str {
+    pub fn as_label(self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
             Self::Unavailable => "unavailable",
@@ -154,13 +154,22 @@ impl FailureKind {
     }
 
     /// A short phrase for a person.
-    pub fn as_str(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::TimedOut => "the credential did not answer in time",
             Self::Unavailable => "no credential is available",
             Self::Refused => "the credential was refused",
             Self::Failed => "the credential could not be asked",
             Self::Unusable => "the token that came cannot be used",
+        }
+    }
+}
+
+impl From<claims::Error> for Error {
+    fn from(error: claims::Error) -> Self {
+        match error {
+            claims::Error::NotAJwt => Self::NotAJwt,
+            claims::Error::NoObjectId => Self::NoObjectId,
         }
     }
 }
@@ -199,9 +208,9 @@ impl Error {
 
 /// What each credential of the chain said, or why it was not asked.
 #[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<(CredentialName, String)>);
+pub struct Skipped(Vec<(CredentialName, String)>);
 
-impl Tried {
+impl Skipped {
     pub(super) fn push(&mut self, name: CredentialName, reason: String) {
         self.0.push((name, reason));
     }
@@ -214,7 +223,7 @@ impl Tried {
     }
 }
 
-impl fmt::Display for Tried {
+impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (name, reason)) in self.0.iter().enumerate() {
             let separator = if number > 0 { "; " } else { "" };
@@ -225,12 +234,12 @@ impl fmt::Display for Tried {
 }
 
 /// What to do, in brackets.
-struct Mend(Option<&'static str>);
+struct Fix(Option<&'static str>);
 
-impl fmt::Display for Mend {
+impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(mend) => write!(f, " ({mend})"),
+            Some(fix) => write!(f, " ({fix})"),
             None => Ok(()),
         }
     }
@@ -245,7 +254,7 @@ pub struct Sanitised(String);
 impl Sanitised {
     /// Takes an error with its sources.
     pub fn new(error: &dyn std::error::Error) -> Self {
-        Self(cut_tokens(&Chain(error).to_string()))
+        Self(cut_tokens(&ErrorChain(error).to_string()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The token in force and the read side of the channel it travels in.
+//! The current token and the read side of the channel that publishes it.
 
 use std::{
     sync::Arc,
@@ -13,74 +13,86 @@ use tokio::{
 use super::source::FailureKind;
 use crate::secret::Secret;
 
-/// A token in force: published once, read by whoever signs in, copied by nobody.
+/// A published token; readers share it and make no copies.
 #[derive(Debug)]
 pub struct Token {
     /// User name for `AUTH`.
     pub username: String,
     /// The token itself.
     pub secret: Secret,
-    /// When it ends, by this machine's clock; for people and metrics.
+    /// Expiry by this machine's clock; for display and metrics.
     pub expires_at: SystemTime,
-    /// When it ends, on the monotonic clock; for decisions.
-    pub ends: Instant,
+    /// Expiry on the monotonic clock; for decisions.
+    pub(crate) valid_until: Instant,
     /// Grows by one with each different token.
     pub version: u64,
 }
 
 impl Token {
-    /// How long it will still live.
+    /// Returns the time left until it expires, on the monotonic clock; zero once it has expired.
     pub fn remaining(&self) -> Duration {
-        self.ends.saturating_duration_since(Instant::now())
+        remaining(self.valid_until)
     }
 
-    /// Whether it still lives.
+    /// Returns whether it has not expired yet.
     pub fn is_live(&self) -> bool {
         !self.remaining().is_zero()
     }
 }
 
-/// What may be known of the credential from outside: everything but the token.
+/// The state of the credential without its secrets.
 #[derive(Debug, Clone)]
-pub struct Status {
+#[non_exhaustive]
+pub struct TokenStatus {
     /// The credential's name.
     pub credential: &'static str,
-    /// Object id and end of the token held, live or not; `None` before the first.
-    pub held: Option<Held>,
+    /// The newest token, expired or not; `None` before the first.
+    pub token: Option<TokenInfo>,
     /// Kind of the failure of the latest attempt; `None` when it succeeded or none was made.
     pub failure: Option<FailureKind>,
 }
 
-/// What may be known of a token.
+/// A token without its secret.
 #[derive(Debug, Clone)]
-pub struct Held {
-    /// User name it signs in with.
+#[non_exhaustive]
+pub struct TokenInfo {
+    /// User name that it authenticates.
     pub username: String,
-    /// When it ends, by this machine's clock.
+    /// Expiry by this machine's clock.
     pub expires_at: SystemTime,
-    /// When it ends, on the monotonic clock.
-    pub ends: Instant,
+    /// Expiry on the monotonic clock.
+    pub(crate) valid_until: Instant,
 }
 
-impl Status {
-    /// Whether a token is held that still lives.
-    pub fn is_live(&self) -> bool {
-        self.held
-            .as_ref()
-            .is_some_and(|held| held.ends > Instant::now())
+impl TokenInfo {
+    /// Returns the time left until it expires, on the monotonic clock; zero once it has expired.
+    pub fn remaining(&self) -> Duration {
+        remaining(self.valid_until)
     }
 }
 
-/// The read side: the newest token, news of the next one, and the status of the credential.
+impl TokenStatus {
+    /// Returns whether there is a token that has not expired yet.
+    pub fn is_live(&self) -> bool {
+        let token = self.token.as_ref();
+        token.is_some_and(|token| !token.remaining().is_zero())
+    }
+}
+
+fn remaining(valid_until: Instant) -> Duration {
+    valid_until.saturating_duration_since(Instant::now())
+}
+
+/// The read side of a refresher: the newest token, notice of the next one, and the status of the credential.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     pub(super) token: watch::Receiver<Option<Arc<Token>>>,
-    pub(super) status: watch::Receiver<Status>,
-    pub(super) doubt: Arc<Notify>,
+    pub(super) status: watch::Receiver<TokenStatus>,
+    pub(super) rejected: Arc<Notify>,
 }
 
 impl Tokens {
-    /// The newest token if it still lives, and marks it as seen for [`Tokens::changed`].
+    /// Returns the newest token unless it has expired, and marks it as seen for [`Tokens::changed`].
     pub fn newest(&mut self) -> Option<Arc<Token>> {
         self.token
             .borrow_and_update()
@@ -89,23 +101,23 @@ impl Tokens {
             .cloned()
     }
 
-    /// Waits for a token that [`Tokens::newest`] has not returned yet; for ever once the refresher is gone.
+    /// Waits for a token that [`Tokens::newest`] has not returned yet; forever once the refresher is gone.
     ///
-    /// Dropping the future leaves everything as it was.
+    /// Cancel-safe: dropping the future changes nothing.
     pub async fn changed(&mut self) {
         if self.token.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Says that Redis refused the newest token, so that a new one is asked for soon: Redis' verdict counts, not our
+    /// Reports that Redis rejected the newest token, so that a new one is requested soon. Redis' verdict counts, not our
     /// clock, which stands still while a machine is suspended.
-    pub fn doubt(&self) {
-        self.doubt.notify_one();
+    pub fn report_rejected(&self) {
+        self.rejected.notify_one();
     }
 
-    /// The credential as it may be shown.
-    pub fn status(&self) -> Status {
+    /// Returns the state of the credential.
+    pub fn status(&self) -> TokenStatus {
         self.status.borrow().clone()
     }
 }

@@ -1,6 +1,7 @@
 //! Puts a pool together and starts its tasks.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -27,6 +28,7 @@ use crate::{
 pub struct Builder {
     config: config::Redis,
     source: Option<Arc<dyn TokenSource>>,
+    ca_file: Option<PathBuf>,
 }
 
 impl Builder {
@@ -34,6 +36,7 @@ impl Builder {
         Self {
             config,
             source: None,
+            ca_file: None,
         }
     }
 
@@ -57,8 +60,8 @@ impl Builder {
     }
 
     /// A PEM file of certificate authorities to trust in addition to the system's.
-    pub fn ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Self {
-        self.config.ca_file = Some(path.into());
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
         self
     }
 
@@ -102,15 +105,20 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Pool, BuildError> {
-        let Self { config, source } = self;
+        let Self {
+            config,
+            source,
+            ca_file,
+        } = self;
         if !config.tls && config.auth == Auth::Entra {
             return Err(BuildError::TokenInTheClear);
         }
         let tls = match config.tls {
-            true => Some(Arc::new(tls::client_config(
-                &config.roots,
-                config.ca_file.as_deref(),
-            )?)),
+            true => {
+                let named = ca_file.map(tls::CaCertificates::from_file).transpose()?;
+                let additional = named.as_ref().or(config.ca_file.as_ref());
+                Some(Arc::new(tls::client_config(&config.roots, additional)?))
+            }
             false => None,
         };
         let stop = CancellationToken::new();

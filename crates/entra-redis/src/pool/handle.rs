@@ -354,7 +354,7 @@ impl Pool {
     }
 
     /// The credential as it may be shown; `None` where the pool signs in without tokens.
-    pub fn identity(&self) -> Option<identity::Status> {
+    pub fn identity(&self) -> Option<identity::TokenStatus> {
         self.0.tokens.as_ref().map(Tokens::status)
     }
 

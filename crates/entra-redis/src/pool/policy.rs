@@ -14,7 +14,7 @@ use super::{
     error::{ConnectError, Refusal},
     node::Node,
 };
-use crate::{config::ClusteringPolicy, report::Chain};
+use crate::{config::ClusteringPolicy, report::ErrorChain};
 
 /// Pause before the server is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -133,7 +133,7 @@ pub(super) async fn decide(
             Err(_) => None, // no answer decides nothing
         };
         if let Some(error) = &trouble_now {
-            let text = Chain(error).to_string();
+            let text = ErrorChain(error).to_string();
             if told.as_ref() != Some(&text) {
                 warn!(error = text, "the clustering policy cannot be followed yet");
                 told = Some(text);

@@ -65,7 +65,7 @@ impl From<&Token> for SignedIn {
     fn from(token: &Token) -> Self {
         Self {
             version: token.version,
-            ends: token.ends,
+            ends: token.valid_until,
             expires_at: token.expires_at,
         }
     }

@@ -202,7 +202,7 @@ impl Connector {
             if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.access.credentials)
                 && error.code() == Some("WRONGPASS")
             {
-                tokens.doubt();
+                tokens.report_rejected();
             }
             answer.map_err(sign_in_error)?;
         } else {

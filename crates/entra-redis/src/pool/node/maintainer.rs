@@ -22,7 +22,7 @@ use super::{
     connection::{Closing, NodeConnection},
     manager::{Object, Objects},
 };
-use crate::{identity::Tokens, report::Chain};
+use crate::{identity::Tokens, report::ErrorChain};
 
 /// Waits between attempts to open a connection, with jitter up to the bound. Service must resume within 5 s of Redis'
 /// return, so the bound stays well below that.
@@ -245,7 +245,7 @@ impl Failures {
             .min(LONGEST_WAIT);
         let wait = bound.mul_f64(0.1 + 0.9 * fastrand::f64());
         warn!(
-            error = %Chain(&error),
+            error = %ErrorChain(&error),
             retry.in_s = wait.as_secs_f64(),
             "opening a connection to Redis failed"
         );

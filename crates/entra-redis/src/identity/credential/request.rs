@@ -1,0 +1,149 @@
+//! One request for a token: the azure_identity credential it is made with, and the error it fails with.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::{
+    cloud::CustomConfiguration,
+    credentials::{AccessToken as AzureToken, Secret as AzureSecret, TokenCredential},
+    error::ErrorKind,
+    http::{ClientOptions, RetryOptions, Transport, headers::RETRY_AFTER},
+};
+use azure_identity::{
+    AzureCliCredential, AzureDeveloperCliCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential,
+    ManagedIdentityCredentialOptions, WorkloadIdentityCredential,
+    WorkloadIdentityCredentialOptions,
+};
+
+use super::{AzureCredential, ManagedIdentity};
+use crate::{
+    config::CredentialName,
+    identity::{
+        explain,
+        source::{Error, Sanitised},
+    },
+    secret::Secret,
+};
+
+impl AzureCredential {
+    pub(super) async fn ask(&self, name: CredentialName) -> Result<AzureToken, Error> {
+        let scopes = [self.identity.scope.as_str()];
+        let answer = match self.credential(name) {
+            Ok(credential) => credential.get_token(&scopes, None).await,
+            Err(error) => Err(error),
+        };
+        answer.map_err(|error| failure(name, &error))
+    }
+
+    /// A fresh credential object, made without asking anything.
+    fn credential(&self, name: CredentialName) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let identity = &self.identity;
+        Ok(match name {
+            CredentialName::EnvironmentCredential => return self.service_principal(),
+            CredentialName::WorkloadIdentityCredential => {
+                WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+                    credential_options: ClientAssertionCredentialOptions {
+                        client_options: self.options(&self.entra),
+                    },
+                    client_id: identity.client_id.clone(),
+                    tenant_id: identity.tenant_id.clone(),
+                    token_file_path: identity.federated_token_file.clone(),
+                }))?
+            }
+            CredentialName::ManagedIdentityCredential => {
+                ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
+                    user_assigned_id: self
+                        .managed_identity
+                        .clone()
+                        .map(ManagedIdentity::into_user_assigned_id),
+                    client_options: self.options(&self.local),
+                }))?
+            }
+            CredentialName::AzureCliCredential => AzureCliCredential::new(None)?,
+            CredentialName::AzureDeveloperCliCredential => AzureDeveloperCliCredential::new(None)?,
+        })
+    }
+
+    /// By secret where there is one, else by certificate, as EnvironmentCredential does in every SDK.
+    fn service_principal(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let identity = &self.identity;
+        let tenant_id = identity.tenant_id.clone().unwrap_or_default();
+        let client_id = identity.client_id.clone().unwrap_or_default();
+        #[cfg(feature = "client-certificate")]
+        if let (None, Some(certificate)) = (&identity.client_secret, &self.certificate) {
+            let authority = identity.authority_host.trim_end_matches('/');
+            let assertion = crate::identity::certificate::CertificateAssertion {
+                certificate: certificate.clone(),
+                client_id: client_id.clone(),
+                audience: format!("{authority}/{tenant_id}/oauth2/v2.0/token"),
+            };
+            let options = ClientAssertionCredentialOptions {
+                client_options: self.options(&self.entra),
+            };
+            return Ok(azure_identity::ClientAssertionCredential::new(
+                tenant_id,
+                client_id,
+                assertion,
+                Some(options),
+            )?);
+        }
+        let secret = identity.client_secret.as_ref().map_or("", Secret::expose);
+        Ok(ClientSecretCredential::new(
+            &tenant_id,
+            client_id,
+            AzureSecret::new(secret.to_owned()),
+            Some(ClientSecretCredentialOptions {
+                client_options: self.options(&self.entra),
+            }),
+        )?)
+    }
+
+    fn options(&self, client: &reqwest::Client) -> ClientOptions {
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host = self.identity.authority_host.clone();
+        ClientOptions {
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::new(client.clone()))),
+            cloud: Some(Arc::new(cloud.into())),
+            ..Default::default()
+        }
+    }
+}
+
+/// Sorts the SDK's error by whether the other side answered, explains it, and takes its words without its secrets.
+fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
+    let credential = name.as_str();
+    let source = Sanitised::new(error);
+    // The SDK wraps the HTTP error into one of its own kind, so the answer is in the sources.
+    let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = inner {
+        let kind = current
+            .downcast_ref::<azure_core::Error>()
+            .map(azure_core::Error::kind);
+        if let Some(ErrorKind::HttpResponse {
+            status,
+            raw_response,
+            ..
+        }) = kind
+        {
+            let status = u16::from(*status);
+            let retry_after = raw_response.as_ref().and_then(|response| {
+                let seconds = response.headers().get_optional_str(&RETRY_AFTER)?;
+                Some(Duration::from_secs(seconds.trim().parse().ok()?))
+            });
+            let fix = match name {
+                CredentialName::ManagedIdentityCredential => explain::managed_identity(status),
+                _ => explain::code(&source.to_string()).and_then(explain::aadsts),
+            };
+            return Error::Refused {
+                credential,
+                status,
+                fix,
+                retry_after,
+                source,
+            };
+        }
+        inner = current.source();
+    }
+    Error::Failed { credential, source }
+}

@@ -1,0 +1,66 @@
+//! The metadata service through azure_identity, against the emulator.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use entra_redis_emulator::{Emulator, Options};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::{Config, Environment};
+
+/// The metadata service's requests as azure_identity makes them, led to the emulator by a client that rewrites where
+/// they go.
+#[tokio::test]
+async fn the_metadata_service_is_asked_as_documented() {
+    let emulator = Emulator::bind(Options::default())
+        .await
+        .expect("free ports");
+    let variables: std::collections::HashMap<_, _> = emulator.variables().into_iter().collect();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(emulator.run(stop.clone()));
+    let pairs = [
+        ("AZURE_TOKEN_CREDENTIALS", "prod"),
+        ("AZURE_CLIENT_ID", variables["AZURE_CLIENT_ID"].as_str()),
+        ("REDIS_ENDPOINT", "localhost:1"),
+    ];
+    let environment: Environment = pairs.into_iter().collect();
+    let config = Config::new(&environment).expect("the pairs are valid");
+    let mut credential = AzureCredential::new(config.identity).expect("it can be set up");
+    let endpoint = variables["IDENTITY_ENDPOINT"].trim_end_matches("/msi/token");
+    let proxy = reqwest::Proxy::http(endpoint).expect("it is a URL");
+    let tls = tls::client_config(&Default::default(), None).expect("the system has roots");
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .proxy(proxy);
+    credential.local = client.build().expect("nothing to go wrong");
+
+    let token = credential
+        .fetch()
+        .await
+        .expect("it is there and issues one");
+    assert_eq!(credential.name(), "ManagedIdentityCredential");
+    assert_eq!(token.username.len(), 36, "an object id");
+
+    // By its other two names: one is the user name, the other stands in the token.
+    let claims = token.secret.expose().split('.').nth(1).expect("a JWT");
+    let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+    let resource_id = claims["xms_mirid"].as_str().expect("its resource id");
+    for identity in [
+        ManagedIdentity::ObjectId(token.username.clone()),
+        ManagedIdentity::ResourceId(resource_id.to_owned()),
+    ] {
+        credential = credential
+            .managed_identity(identity)
+            .expect("no App Service");
+        let again = credential.fetch().await.expect("it issues one");
+        assert_eq!(again.username, token.username);
+    }
+    let unknown = ManagedIdentity::ResourceId("/subscriptions/0".to_owned());
+    credential = credential
+        .managed_identity(unknown)
+        .expect("no App Service");
+    let error = credential.fetch().await.expect_err("nobody's");
+    assert!(error.to_string().contains("is not assigned"), "{error}");
+    stop.cancel();
+    running.await.expect("it ends well");
+}

@@ -10,6 +10,7 @@ pub(super) mod connector;
 pub(super) mod maintainer;
 mod manager;
 mod reauth;
+mod schedule;
 mod silence;
 
 use std::{
@@ -157,12 +158,8 @@ impl Nodes {
             Credentials::Entra(tokens) => Some(tokens.clone()),
             Credentials::Key(_) | Credentials::None => None,
         };
-        let maintainer = Maintainer {
-            node: node.clone(),
-            objects: objects.clone(),
-            tokens,
-            census: self.census.clone(),
-        };
+        let maintainer =
+            Maintainer::new(node.clone(), objects.clone(), tokens, self.census.clone());
         let ending = Ending {
             node: node.clone(),
             objects,

@@ -29,7 +29,7 @@ pub(in crate::redis) struct NodeConnection {
 }
 
 /// Why a connection is no longer used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::redis) enum Closing {
     /// The socket ended or is out of step.
     Lost,

@@ -25,7 +25,7 @@ use tracing::info;
 use super::{
     super::error::{ConnectError, Refusal, Step},
     connection::{Closing, Life, NodeConnection},
-    reauth::{self, Turns},
+    reauth::{self, Reauthenticator, Turns},
     silence,
 };
 use crate::{
@@ -124,14 +124,15 @@ impl Connector {
         let (session, life) = (&connection.session, &connection.life);
         let watch = silence::watch(session.clone(), Arc::downgrade(life), life.silence.clone());
         let keep_signed_in = tokens.map(|tokens| {
-            reauth::keep_signed_in(
-                session.clone(),
-                Arc::downgrade(life),
+            let reauthenticator = Reauthenticator {
+                session: session.clone(),
+                life: Arc::downgrade(life),
                 tokens,
-                self.address.clone(),
-                self.access.connect_timeout,
-                self.turns.clone(),
-            )
+                address: self.address.clone(),
+                timeout: self.access.connect_timeout,
+                turns: self.turns.clone(),
+            };
+            reauthenticator.run()
         });
         let keeper = self.access.tasks.spawn(async move {
             tokio::join!(watch, OptionFuture::from(keep_signed_in));

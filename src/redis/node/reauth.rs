@@ -16,7 +16,7 @@ use std::{
 };
 
 use metrics::counter;
-use redis::{Cmd, RedisResult, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout},
@@ -106,83 +106,187 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Signs `session` in with each token that `tokens` publishes, until the connection ends or its own token does.
-/// `tokens` must have been read when the connection signed in, so that a token is used once and none is missed.
-pub(super) async fn keep_signed_in(
-    session: MultiplexedConnection,
-    // The task must not keep the connection's life alive: its end is what ends the task.
-    life: Weak<Life>,
-    mut tokens: Tokens,
-    address: Endpoint,
-    limit: Duration,
-    turns: Arc<Turns>,
-) {
-    loop {
-        let Some(ends) = end_of(&life) else { return };
-        tokio::select! {
-            () = tokens.changed() => {}
-            () = sleep_until(ends) => return expire(&life),
-        }
-        sleep(stagger(ends, fastrand::f64())).await;
-        let mut pause = FIRST_RETRY;
-        loop {
-            let turn = turns.take(left(ends).mul_f64(TURN_SHARE)).await;
-            // Always the newest token: one that came while an earlier was being refused takes its place.
-            let Some(token) = tokens.newest() else {
-                turn.answered();
-                break;
-            };
-            // No longer than the earlier sign-in holds: past its end the connection must not be used.
-            let limit = limit.min(left(ends));
-            let auth = with_token(&token);
-            awaits_auth(&life, true);
-            let answer = authenticate(session.clone(), &address, &auth, "reauth", limit).await;
-            awaits_auth(&life, false);
-            let Some(life_now) = life.upgrade() else {
-                return;
-            };
-            match answer {
-                Ok(()) => {
-                    turn.answered();
-                    life_now.sign_in(SignedIn::from(&*token));
-                    debug!(
-                        token.version = token.version,
-                        "a connection signed in again"
-                    );
-                    break;
-                }
-                Err(error) if error.is_connection_dropped() => {
-                    return life_now.close(Closing::Lost);
-                }
-                Err(error) if error.is_timeout() => {
-                    warn!(
-                        token.version = token.version,
-                        "Redis did not answer AUTH, nor what its connection sent after it: the connection is replaced"
-                    );
-                    return life_now.close(match left(ends).is_zero() {
-                        true => Closing::Expired,
-                        false => Closing::Lost,
-                    });
-                }
-                Err(error) => {
-                    turn.answered();
-                    warn!(
-                        redis.code = error.code().unwrap_or("none"),
-                        token.version = token.version,
-                        "Redis did not take the new token, the earlier sign-in stays in force"
-                    );
-                }
-            }
-            drop(life_now);
-            let share = left(ends).mul_f64(RETRY_SHARE).max(FIRST_RETRY);
-            let longest = LONGEST_RETRY.min(share);
-            tokio::select! {
-                () = sleep(pause.min(longest).mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
-                () = sleep_until(ends) => return expire(&life),
-            }
-            pause *= 2;
+/// The task that keeps one connection authenticated.
+pub(super) struct Reauthenticator {
+    pub(super) session: MultiplexedConnection,
+    /// Weak: the task ends with the connection's last user.
+    pub(super) life: Weak<Life>,
+    /// Read when the connection authenticated, so that each later token is used once and none is missed.
+    pub(super) tokens: Tokens,
+    pub(super) address: Endpoint,
+    /// The longest wait for the answer to one AUTH.
+    pub(super) timeout: Duration,
+    pub(super) turns: Arc<Turns>,
+}
+
+impl Reauthenticator {
+    /// Re-authenticates the connection with each new token, until it closes or its own token expires.
+    pub(super) async fn run(mut self) {
+        let Err(reason) = self.follow_tokens().await else {
+            return;
+        };
+        if let Some(life) = self.life.upgrade() {
+            life.close(reason);
         }
     }
+
+    /// Returns the reason to close the connection, or `Ok` once it has no users.
+    async fn follow_tokens(&mut self) -> Result<(), Closing> {
+        while let Some(expires) = self.expires() {
+            self.wait_for_newer_token(expires).await?;
+            sleep(stagger(left(expires), fastrand::f64())).await;
+            self.reauthenticate(expires).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the expiry of the token that the connection is authenticated with; `None` once it has no users.
+    fn expires(&self) -> Option<Instant> {
+        Some(self.life.upgrade()?.signed_in()?.ends)
+    }
+
+    async fn wait_for_newer_token(&mut self, expires: Instant) -> Result<(), Closing> {
+        tokio::select! {
+            () = self.tokens.changed() => Ok(()),
+            () = sleep_until(expires) => Err(Closing::Expired),
+        }
+    }
+
+    /// Re-authenticates, with as many attempts as it takes.
+    async fn reauthenticate(&mut self, expires: Instant) -> Result<(), Closing> {
+        let mut refusals: u32 = 0;
+        loop {
+            match self.reauthenticate_once(expires, refusals).await {
+                Next::Done => return Ok(()),
+                Next::Close(reason) => return Err(reason),
+                Next::Retry { after } => tokio::select! {
+                    () = sleep(after) => {}
+                    () = sleep_until(expires) => return Err(Closing::Expired),
+                },
+            }
+            refusals = refusals.saturating_add(1);
+        }
+    }
+
+    async fn reauthenticate_once(&mut self, expires: Instant, refusals: u32) -> Next {
+        let turn = self.turns.take(left(expires).mul_f64(TURN_SHARE)).await;
+        // Always the newest token: one that arrived while an earlier one was being refused takes its place.
+        let Some(token) = self.tokens.newest() else {
+            turn.answered();
+            return Next::Done; // until the next token arrives
+        };
+        // No longer than the earlier authentication is valid: after that the connection must not be used.
+        let timeout = self.timeout.min(left(expires));
+        let auth = with_token(&token);
+        self.set_awaits_auth(true);
+        let answer = authenticate(
+            self.session.clone(),
+            &self.address,
+            &auth,
+            "reauth",
+            timeout,
+        )
+        .await;
+        self.set_awaits_auth(false);
+        let Some(life) = self.life.upgrade() else {
+            return Next::Close(Closing::Lost); // without users there is nothing left to close
+        };
+        let outcome = AuthOutcome::of(&answer);
+        match outcome {
+            AuthOutcome::Accepted => {
+                turn.answered();
+                life.sign_in(SignedIn::from(&*token));
+                debug!(
+                    token.version = token.version,
+                    "a connection signed in again"
+                );
+            }
+            AuthOutcome::Refused => {
+                turn.answered();
+                let code = answer.as_ref().err().and_then(RedisError::code);
+                warn!(
+                    redis.code = code.unwrap_or("none"),
+                    token.version = token.version,
+                    "Redis did not take the new token, the earlier sign-in stays in force"
+                );
+            }
+            AuthOutcome::TimedOut => warn!(
+                token.version = token.version,
+                "Redis did not answer AUTH, nor what its connection sent after it: the connection is replaced"
+            ),
+            AuthOutcome::ConnectionLost => {}
+        }
+        judge(outcome, refusals, left(expires), fastrand::f64())
+    }
+
+    fn set_awaits_auth(&self, awaits: bool) {
+        if let Some(life) = self.life.upgrade() {
+            life.awaits_auth.store(awaits, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The outcome of one AUTH.
+#[derive(Debug, Clone, Copy)]
+enum AuthOutcome {
+    Accepted,
+    Refused,
+    ConnectionLost,
+    TimedOut,
+}
+
+impl AuthOutcome {
+    fn of(answer: &RedisResult<()>) -> Self {
+        match answer {
+            Ok(()) => Self::Accepted,
+            Err(error) if error.is_connection_dropped() => Self::ConnectionLost,
+            Err(error) if error.is_timeout() => Self::TimedOut,
+            Err(_) => Self::Refused,
+        }
+    }
+}
+
+/// The next step after an AUTH.
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// Wait for a newer token.
+    Done,
+    /// Try again: the earlier authentication stays in effect.
+    Retry { after: Duration },
+    /// Close the connection.
+    Close(Closing),
+}
+
+/// Returns the next step after an AUTH that followed so many refused ones. `remaining` is the remaining life of the
+/// connection's own token, `jitter` a random number from 0 to 1.
+fn judge(outcome: AuthOutcome, refusals: u32, remaining: Duration, jitter: f64) -> Next {
+    match outcome {
+        AuthOutcome::Accepted => Next::Done,
+        AuthOutcome::Refused => Next::Retry {
+            after: backoff(refusals, remaining).mul_f64(0.5 + 0.5 * jitter),
+        },
+        AuthOutcome::TimedOut if remaining.is_zero() => Next::Close(Closing::Expired),
+        AuthOutcome::TimedOut | AuthOutcome::ConnectionLost => Next::Close(Closing::Lost),
+    }
+}
+
+fn backoff(refusals: u32, remaining: Duration) -> Duration {
+    let share = remaining.mul_f64(RETRY_SHARE).max(FIRST_RETRY);
+    FIRST_RETRY
+        .saturating_mul(2_u32.saturating_pow(refusals))
+        .min(LONGEST_RETRY)
+        .min(share)
+}
+
+fn stagger(remaining: Duration, jitter: f64) -> Duration {
+    remaining
+        .mul_f64(STAGGER_SHARE)
+        .min(STAGGER_LIMIT)
+        .mul_f64(jitter)
+}
+
+fn left(expires: Instant) -> Duration {
+    expires.saturating_duration_since(Instant::now())
 }
 
 /// AUTH with the user name and the token.
@@ -225,43 +329,56 @@ pub(super) async fn authenticate(
     answer
 }
 
-/// When the token that the connection is signed in with ends; `None` once nobody uses the connection.
-fn end_of(life: &Weak<Life>) -> Option<Instant> {
-    Some(life.upgrade()?.signed_in()?.ends)
-}
-
-fn expire(life: &Weak<Life>) {
-    if let Some(life) = life.upgrade() {
-        life.close(Closing::Expired);
-    }
-}
-
-fn awaits_auth(life: &Weak<Life>, waits: bool) {
-    if let Some(life) = life.upgrade() {
-        life.awaits_auth.store(waits, Ordering::Relaxed);
-    }
-}
-
-fn left(ends: Instant) -> Duration {
-    ends.saturating_duration_since(Instant::now())
-}
-
-fn stagger(ends: Instant, random: f64) -> Duration {
-    left(ends)
-        .mul_f64(STAGGER_SHARE)
-        .min(STAGGER_LIMIT)
-        .mul_f64(random)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn auths_are_spread_over_a_small_part_of_what_is_left() {
-        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
-        assert_eq!(stagger(after(1000), 0.5), Duration::from_millis(2500));
-        assert_eq!(stagger(after(10), 1.0), Duration::from_millis(500));
-        assert_eq!(stagger(after(0), 1.0), Duration::ZERO);
+    #[test]
+    fn the_next_step_follows_from_the_outcome_of_auth() {
+        use AuthOutcome::{Accepted, ConnectionLost, Refused, TimedOut};
+        use Next::{Close, Done};
+        let millis = Duration::from_millis;
+        let retry = |after| Next::Retry {
+            after: millis(after),
+        };
+        let (hour, none) = (millis(3_600_000), Duration::ZERO);
+        #[rustfmt::skip]
+        let table = [
+            (Accepted, 0, hour, 1.0, Done),
+            (Accepted, 9, none, 1.0, Done),
+            (ConnectionLost, 0, hour, 1.0, Close(Closing::Lost)),
+            (ConnectionLost, 0, none, 1.0, Close(Closing::Lost)),
+            (TimedOut, 0, hour, 1.0, Close(Closing::Lost)),
+            (TimedOut, 0, none, 1.0, Close(Closing::Expired)),
+            // Doubled with each refusal, up to the limit; the jitter takes at most half.
+            (Refused, 0, hour, 1.0, retry(20)),
+            (Refused, 0, hour, 0.0, retry(10)),
+            (Refused, 3, hour, 1.0, retry(160)),
+            (Refused, 7, hour, 1.0, retry(2560)),
+            (Refused, 8, hour, 1.0, retry(5000)),
+            (Refused, 8, hour, 0.5, retry(3750)),
+            (Refused, 80, hour, 1.0, retry(5000)),
+            (Refused, u32::MAX, hour, 1.0, retry(5000)),
+            // Never more than a quarter of the remaining life, and never less than the first.
+            (Refused, 8, millis(8_000), 1.0, retry(2000)),
+            (Refused, 8, millis(100), 1.0, retry(25)),
+            (Refused, 8, millis(10), 1.0, retry(20)),
+            (Refused, 8, none, 1.0, retry(20)),
+        ];
+        for (outcome, refusals, remaining, jitter, next) in table {
+            assert_eq!(
+                judge(outcome, refusals, remaining, jitter),
+                next,
+                "{outcome:?} after {refusals} refusals, {remaining:?} remaining, jitter {jitter}"
+            );
+        }
+    }
+
+    #[test]
+    fn auths_are_spread_over_a_small_part_of_the_remaining_life() {
+        let seconds = Duration::from_secs;
+        assert_eq!(stagger(seconds(1000), 0.5), Duration::from_millis(2500));
+        assert_eq!(stagger(seconds(10), 1.0), Duration::from_millis(500));
+        assert_eq!(stagger(seconds(0), 1.0), Duration::ZERO);
     }
 }

@@ -24,8 +24,8 @@ use tracing::info;
 
 use super::{
     super::error::{ConnectError, Refusal, Step},
-    connection::{Closing, Life, NodeConnection},
-    reauth::{self, Reauthenticator, Turns},
+    connection::{CloseReason, ConnectionState, NodeConnection},
+    reauth::{self, ReauthQueue, Reauthenticator},
     silence,
 };
 use crate::{
@@ -65,9 +65,9 @@ pub(super) struct Connector {
     /// Where to dial: the endpoint itself, or what a cluster's node announced.
     pub(super) address: Endpoint,
     /// Rung when a connection's state changes.
-    pub(super) attention: Arc<Notify>,
+    pub(super) wake_maintainer: Arc<Notify>,
     /// Whose turn it is, of the connections opened here, to sign in again.
-    pub(super) turns: Arc<Turns>,
+    pub(super) reauth_queue: Arc<ReauthQueue>,
 }
 
 /// What a connection signs in with.
@@ -111,7 +111,7 @@ impl Connector {
             }
             Some(config) => {
                 enter(Step::Tls);
-                let stream = shake_hands(&self.access.endpoint, &self.address, config, tcp).await?;
+                let stream = handshake(&self.access.endpoint, &self.address, config, tcp).await?;
                 enter(Step::SignIn);
                 // The handshake took time, in which the token may have ended or a newer one come.
                 let token = match &mut tokens {
@@ -121,27 +121,31 @@ impl Connector {
                 self.open(stream, token.as_deref()).await?
             }
         };
-        let (session, life) = (&connection.session, &connection.life);
-        let watch = silence::watch(session.clone(), Arc::downgrade(life), life.silence.clone());
-        let keep_signed_in = tokens.map(|tokens| {
+        let (session, state) = (&connection.session, &connection.state);
+        let watch = silence::watch(
+            session.clone(),
+            Arc::downgrade(state),
+            state.unresponsive.clone(),
+        );
+        let reauthenticate = tokens.map(|tokens| {
             let reauthenticator = Reauthenticator {
                 session: session.clone(),
-                life: Arc::downgrade(life),
+                state: Arc::downgrade(state),
                 tokens,
                 address: self.address.clone(),
                 timeout: self.access.connect_timeout,
-                turns: self.turns.clone(),
+                queue: self.reauth_queue.clone(),
             };
             reauthenticator.run()
         });
-        let keeper = self.access.tasks.spawn(async move {
-            tokio::join!(watch, OptionFuture::from(keep_signed_in));
+        let task = self.access.tasks.spawn(async move {
+            tokio::join!(watch, OptionFuture::from(reauthenticate));
         });
-        life.owns(keeper.abort_handle());
-        self.turns.renew();
+        state.set_task(task.abort_handle());
+        self.reauth_queue.restore();
         info!(
             redis.endpoint = %self.address,
-            token.expires_in_s = connection.life.remaining().map(|left| left.as_secs()),
+            token.expires_in_s = connection.state.remaining().map(|left| left.as_secs()),
             "a connection to Redis is open and signed in"
         );
         Ok(connection)
@@ -167,7 +171,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let sign_in_error = |error: RedisError| ConnectError::SignIn {
+        let auth_error = |error: RedisError| ConnectError::SignIn {
             endpoint: self.address.clone(),
             source: Refusal::from(&error),
         };
@@ -177,23 +181,23 @@ impl Connector {
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.command_timeout));
         let (mut session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
-            .map_err(sign_in_error)?;
+            .map_err(auth_error)?;
 
-        let life = Arc::new(Life::new(token, self.attention.clone()));
+        let state = Arc::new(ConnectionState::new(token, self.wake_maintainer.clone()));
         // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
         // weak: the life must end with its users.
-        let watched = Arc::downgrade(&life);
+        let watched = Arc::downgrade(&state);
         self.access.tasks.spawn(async move {
             driver.await;
-            if let Some(life) = watched.upgrade() {
-                life.close(Closing::Lost);
+            if let Some(state) = watched.upgrade() {
+                state.close(CloseReason::Lost);
             }
         });
 
         let auth = match (&self.access.credentials, token) {
-            (Credentials::Entra(_), Some(token)) => Some(reauth::with_token(token)),
+            (Credentials::Entra(_), Some(token)) => Some(reauth::auth_with_token(token)),
             (Credentials::Entra(_), None) => return Err(ConnectError::NoToken),
-            (Credentials::Key(key), _) => Some(reauth::with_key(key)),
+            (Credentials::Key(key), _) => Some(reauth::auth_with_key(key)),
             (Credentials::None, _) => None,
         };
         if let Some(auth) = auth {
@@ -205,13 +209,13 @@ impl Connector {
             {
                 tokens.doubt();
             }
-            answer.map_err(sign_in_error)?;
+            answer.map_err(auth_error)?;
         } else {
-            asks_nobody(&mut session).await.map_err(sign_in_error)?;
+            requires_no_auth(&mut session).await.map_err(auth_error)?;
         }
-        name_the_client(&mut session).await.map_err(sign_in_error)?;
-        life.opened();
-        Ok(NodeConnection { session, life })
+        set_client_name(&mut session).await.map_err(auth_error)?;
+        state.mark_opened();
+        Ok(NodeConnection { session, state })
     }
 }
 
@@ -248,7 +252,7 @@ pub(crate) async fn dial(
 }
 
 /// TLS with whoever answers at `address`, whose certificate must be for the name of `endpoint`.
-pub(crate) async fn shake_hands(
+pub(crate) async fn handshake(
     endpoint: &Endpoint,
     address: &Endpoint,
     config: &Arc<ClientConfig>,
@@ -267,7 +271,7 @@ pub(crate) async fn shake_hands(
 }
 
 /// Whether Redis takes commands without a sign-in: else each would be refused with NOAUTH on a connection that seems open.
-async fn asks_nobody(session: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn requires_no_auth(session: &mut MultiplexedConnection) -> RedisResult<()> {
     match session.send_packed_command(&redis::cmd("PING")).await? {
         redis::Value::ServerError(error) if error.code() == "NOAUTH" => Err(error.into()),
         _ => Ok(()),
@@ -276,7 +280,7 @@ async fn asks_nobody(session: &mut MultiplexedConnection) -> RedisResult<()> {
 
 /// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an
 /// end of the connection is.
-async fn name_the_client(session: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn set_client_name(session: &mut MultiplexedConnection) -> RedisResult<()> {
     let attributes = [
         ("LIB-NAME", env!("CARGO_PKG_NAME")),
         ("LIB-VER", env!("CARGO_PKG_VERSION")),

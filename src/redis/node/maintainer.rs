@@ -4,7 +4,7 @@
 //! waits for a connection to be opened while another one is open, and a storm of callers opens nothing: Azure limits
 //! the rate of new connections.
 //!
-//! Beside it, [`keep_in_use`] sends what keeps idle connections open.
+//! Beside it, [`keep_alive`] sends what keeps idle connections open.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,8 +18,8 @@ use tracing::warn;
 
 use super::{
     super::error::{ConnectError, Error},
-    Census, Node,
-    connection::{Closing, NodeConnection},
+    Node, NodeRegistry,
+    connection::{CloseReason, NodeConnection},
     manager::{Object, Objects},
     schedule::{Action, Event, State},
 };
@@ -33,20 +33,20 @@ const PING_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells callers that it is over, and closes what is open. Dropped after the maintainer has ended, however it ended, so
 /// that nothing is published after it.
-pub(super) struct Ending {
+pub(super) struct Cleanup {
     pub(super) node: Arc<Node>,
     pub(super) objects: Objects,
-    pub(super) census: Arc<Census>,
+    pub(super) registry: Arc<NodeRegistry>,
 }
 
-impl Drop for Ending {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         self.node.availability.send_replace(Availability::Closed);
         for connection in self.node.open.swap(Arc::default()).iter() {
-            connection.life.close(Closing::Shutdown);
+            connection.state.close(CloseReason::Shutdown);
         }
         self.objects.close();
-        self.census.report();
+        self.registry.report();
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Maintainer {
     objects: Objects,
     /// `None` where no token is needed.
     tokens: Option<Tokens>,
-    census: Arc<Census>,
+    registry: Arc<NodeRegistry>,
     connections: Vec<Object>,
     state: State,
 }
@@ -67,35 +67,35 @@ impl Maintainer {
         node: Arc<Node>,
         objects: Objects,
         tokens: Option<Tokens>,
-        census: Arc<Census>,
+        registry: Arc<NodeRegistry>,
     ) -> Self {
         Self {
             node,
             objects,
             tokens,
-            census,
+            registry,
             connections: Vec::new(),
             state: State::default(),
         }
     }
 
-    /// Keeps the node's connections open until dropped; [`Ending`] then closes them.
+    /// Keeps the node's connections open until dropped; [`Cleanup`] then closes them.
     pub(super) async fn run(mut self) {
-        let attention = self.node.attention.clone();
+        let wake_maintainer = self.node.wake_maintainer.clone();
         loop {
             match self.decide() {
-                Action::Wait => attention.notified().await,
+                Action::Wait => wake_maintainer.notified().await,
                 Action::Pace { until } => {
                     tokio::select! {
                         () = sleep_until(until) => {}
-                        () = attention.notified() => {}
+                        () = wake_maintainer.notified() => {}
                     }
                 }
                 Action::BackOff { until } => {
                     tokio::select! {
                         Some(()) = OptionFuture::from(until.map(sleep_until)) => {}
                         () = new_token(&mut self.tokens) => self.record(Event::NewToken),
-                        () = attention.notified() => {}
+                        () = wake_maintainer.notified() => {}
                     }
                 }
                 Action::Open => match self.open_connection().await {
@@ -134,7 +134,7 @@ impl Maintainer {
             tokio::select! {
                 opened = &mut attempt => break opened,
                 // An attempt may take seconds, in which another connection may close.
-                () = self.node.attention.notified() => {
+                () = self.node.wake_maintainer.notified() => {
                     self.drop_closed();
                     self.publish();
                 }
@@ -188,7 +188,7 @@ impl Maintainer {
     fn drop_closed(&mut self) {
         let now = Instant::now();
         for lost in self.connections.extract_if(.., |object| !object.is_open()) {
-            let age = lost.life.age();
+            let age = lost.state.age();
             self.state.record(Event::Lost { age }, now, fastrand::f64());
         }
     }
@@ -203,7 +203,7 @@ impl Maintainer {
         self.node
             .availability
             .send_replace(self.state.availability());
-        self.census.report();
+        self.registry.report();
     }
 }
 
@@ -212,7 +212,7 @@ struct PoolClosed;
 
 /// Sends PING on each open connection now and then, for ever; what comes of it is noted as for any command, so that one whose
 /// peer is gone is found without a caller's help.
-pub(super) async fn keep_in_use(node: &Node) {
+pub(super) async fn keep_alive(node: &Node) {
     let ping = redis::cmd("PING");
     loop {
         sleep(PING_EVERY).await;

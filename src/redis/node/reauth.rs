@@ -23,13 +23,15 @@ use tokio::{
 };
 use tracing::{Instrument, debug, warn};
 
+#[cfg(feature = "service")]
+use super::connection::NodeConnection;
 use super::{
     super::{
         error::Error,
         instruments,
         trace::{answered, sign_in},
     },
-    connection::{Closing, Life, SignedIn},
+    connection::{Authenticated, CloseReason, ConnectionState},
 };
 use crate::{
     config::Endpoint,
@@ -49,59 +51,59 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const RETRY_SHARE: f64 = 0.25;
 
 /// No connection waits longer for its turn than this share of what is left of its own token.
-const TURN_SHARE: f64 = 0.5;
+const QUEUE_SHARE: f64 = 0.5;
 
 /// Whose turn it is, of one node's connections, to sign in again.
-pub(super) struct Turns {
-    turn: Semaphore,
+pub(super) struct ReauthQueue {
+    permits: Semaphore,
     /// The turn went down with a connection that got no answer; its replacement brings it back.
     is_lost: AtomicBool,
 }
 
-impl Default for Turns {
+impl Default for ReauthQueue {
     fn default() -> Self {
         Self {
-            turn: Semaphore::new(1),
+            permits: Semaphore::new(1),
             is_lost: AtomicBool::new(false),
         }
     }
 }
 
-impl Turns {
+impl ReauthQueue {
     /// Waits for the turn, but no longer than the limit: then it must be tried all the same.
-    async fn take(&self, limit: Duration) -> Turn<'_> {
-        let permit = timeout(limit, self.turn.acquire()).await;
-        Turn {
-            turns: self,
+    async fn acquire(&self, limit: Duration) -> ReauthPermit<'_> {
+        let permit = timeout(limit, self.permits.acquire()).await;
+        ReauthPermit {
+            queue: self,
             permit: permit.ok().and_then(Result::ok),
         }
     }
 
     /// A connection is open and signed in: a lost turn is there again.
-    pub(super) fn renew(&self) {
+    pub(super) fn restore(&self) {
         if self.is_lost.swap(false, Ordering::Relaxed) {
-            self.turn.add_permits(1);
+            self.permits.add_permits(1);
         }
     }
 }
 
 /// Passes to the next connection once AUTH is answered, and is lost without an answer.
-struct Turn<'a> {
-    turns: &'a Turns,
+struct ReauthPermit<'a> {
+    queue: &'a ReauthQueue,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Turn<'_> {
-    fn answered(mut self) {
+impl ReauthPermit<'_> {
+    fn release(mut self) {
         self.permit = None;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReauthPermit<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             permit.forget();
-            self.turns.is_lost.store(true, Ordering::Relaxed);
+            self.queue.is_lost.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -110,13 +112,13 @@ impl Drop for Turn<'_> {
 pub(super) struct Reauthenticator {
     pub(super) session: MultiplexedConnection,
     /// Weak: the task ends with the connection's last user.
-    pub(super) life: Weak<Life>,
+    pub(super) state: Weak<ConnectionState>,
     /// Read when the connection authenticated, so that each later token is used once and none is missed.
     pub(super) tokens: Tokens,
     pub(super) address: Endpoint,
     /// The longest wait for the answer to one AUTH.
     pub(super) timeout: Duration,
-    pub(super) turns: Arc<Turns>,
+    pub(super) queue: Arc<ReauthQueue>,
 }
 
 impl Reauthenticator {
@@ -125,13 +127,13 @@ impl Reauthenticator {
         let Err(reason) = self.follow_tokens().await else {
             return;
         };
-        if let Some(life) = self.life.upgrade() {
-            life.close(reason);
+        if let Some(state) = self.state.upgrade() {
+            state.close(reason);
         }
     }
 
     /// Returns the reason to close the connection, or `Ok` once it has no users.
-    async fn follow_tokens(&mut self) -> Result<(), Closing> {
+    async fn follow_tokens(&mut self) -> Result<(), CloseReason> {
         while let Some(expires) = self.expires() {
             self.wait_for_newer_token(expires).await?;
             sleep(stagger(left(expires), fastrand::f64())).await;
@@ -142,18 +144,18 @@ impl Reauthenticator {
 
     /// Returns the expiry of the token that the connection is authenticated with; `None` once it has no users.
     fn expires(&self) -> Option<Instant> {
-        Some(self.life.upgrade()?.signed_in()?.ends)
+        Some(self.state.upgrade()?.authenticated()?.expires)
     }
 
-    async fn wait_for_newer_token(&mut self, expires: Instant) -> Result<(), Closing> {
+    async fn wait_for_newer_token(&mut self, expires: Instant) -> Result<(), CloseReason> {
         tokio::select! {
             () = self.tokens.changed() => Ok(()),
-            () = sleep_until(expires) => Err(Closing::Expired),
+            () = sleep_until(expires) => Err(CloseReason::Expired),
         }
     }
 
     /// Re-authenticates, with as many attempts as it takes.
-    async fn reauthenticate(&mut self, expires: Instant) -> Result<(), Closing> {
+    async fn reauthenticate(&mut self, expires: Instant) -> Result<(), CloseReason> {
         let mut refusals: u32 = 0;
         loop {
             match self.reauthenticate_once(expires, refusals).await {
@@ -161,7 +163,7 @@ impl Reauthenticator {
                 Next::Close(reason) => return Err(reason),
                 Next::Retry { after } => tokio::select! {
                     () = sleep(after) => {}
-                    () = sleep_until(expires) => return Err(Closing::Expired),
+                    () = sleep_until(expires) => return Err(CloseReason::Expired),
                 },
             }
             refusals = refusals.saturating_add(1);
@@ -169,16 +171,16 @@ impl Reauthenticator {
     }
 
     async fn reauthenticate_once(&mut self, expires: Instant, refusals: u32) -> Next {
-        let turn = self.turns.take(left(expires).mul_f64(TURN_SHARE)).await;
+        let permit = self.queue.acquire(left(expires).mul_f64(QUEUE_SHARE)).await;
         // Always the newest token: one that arrived while an earlier one was being refused takes its place.
         let Some(token) = self.tokens.newest() else {
-            turn.answered();
+            permit.release();
             return Next::Done; // until the next token arrives
         };
         // No longer than the earlier authentication is valid: after that the connection must not be used.
         let timeout = self.timeout.min(left(expires));
-        let auth = with_token(&token);
-        self.set_awaits_auth(true);
+        let auth = auth_with_token(&token);
+        self.set_auth_pending(true);
         let answer = authenticate(
             self.session.clone(),
             &self.address,
@@ -187,22 +189,22 @@ impl Reauthenticator {
             timeout,
         )
         .await;
-        self.set_awaits_auth(false);
-        let Some(life) = self.life.upgrade() else {
-            return Next::Close(Closing::Lost); // without users there is nothing left to close
+        self.set_auth_pending(false);
+        let Some(state) = self.state.upgrade() else {
+            return Next::Close(CloseReason::Lost); // without users there is nothing left to close
         };
         let outcome = AuthOutcome::of(&answer);
         match outcome {
             AuthOutcome::Accepted => {
-                turn.answered();
-                life.sign_in(SignedIn::from(&*token));
+                permit.release();
+                state.set_authenticated(Authenticated::from(&*token));
                 debug!(
                     token.version = token.version,
                     "a connection signed in again"
                 );
             }
             AuthOutcome::Refused => {
-                turn.answered();
+                permit.release();
                 let code = answer.as_ref().err().and_then(RedisError::code);
                 warn!(
                     redis.code = code.unwrap_or("none"),
@@ -219,9 +221,9 @@ impl Reauthenticator {
         judge(outcome, refusals, left(expires), fastrand::f64())
     }
 
-    fn set_awaits_auth(&self, awaits: bool) {
-        if let Some(life) = self.life.upgrade() {
-            life.awaits_auth.store(awaits, Ordering::Relaxed);
+    fn set_auth_pending(&self, awaits: bool) {
+        if let Some(state) = self.state.upgrade() {
+            state.auth_pending.store(awaits, Ordering::Relaxed);
         }
     }
 }
@@ -254,7 +256,7 @@ enum Next {
     /// Try again: the earlier authentication stays in effect.
     Retry { after: Duration },
     /// Close the connection.
-    Close(Closing),
+    Close(CloseReason),
 }
 
 /// Returns the next step after an AUTH that followed so many refused ones. `remaining` is the remaining life of the
@@ -265,8 +267,8 @@ fn judge(outcome: AuthOutcome, refusals: u32, remaining: Duration, jitter: f64) 
         AuthOutcome::Refused => Next::Retry {
             after: backoff(refusals, remaining).mul_f64(0.5 + 0.5 * jitter),
         },
-        AuthOutcome::TimedOut if remaining.is_zero() => Next::Close(Closing::Expired),
-        AuthOutcome::TimedOut | AuthOutcome::ConnectionLost => Next::Close(Closing::Lost),
+        AuthOutcome::TimedOut if remaining.is_zero() => Next::Close(CloseReason::Expired),
+        AuthOutcome::TimedOut | AuthOutcome::ConnectionLost => Next::Close(CloseReason::Lost),
     }
 }
 
@@ -290,17 +292,31 @@ fn left(expires: Instant) -> Duration {
 }
 
 /// AUTH with the user name and the token.
-pub(super) fn with_token(token: &Token) -> Cmd {
+pub(super) fn auth_with_token(token: &Token) -> Cmd {
     let mut auth = redis::cmd("AUTH");
     auth.arg(&token.username).arg(token.secret.expose());
     auth
 }
 
 /// AUTH with an access key, as the default user.
-pub(super) fn with_key(key: &Secret) -> Cmd {
+pub(super) fn auth_with_key(key: &Secret) -> Cmd {
     let mut auth = redis::cmd("AUTH");
     auth.arg(key.expose());
     auth
+}
+
+/// Re-authenticates an open connection with `token`, as [`Reauthenticator`] does with each new one; for `doctor`.
+#[cfg(feature = "service")]
+pub(in crate::redis) async fn reauthenticate(
+    connection: &NodeConnection,
+    address: &Endpoint,
+    token: &Token,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let auth = auth_with_token(token);
+    let session = connection.session.clone();
+    let answer = authenticate(session, address, &auth, "reauth", timeout).await;
+    answer.map_err(Error::of)
 }
 
 /// Sends an AUTH and counts its outcome. A late answer counts as a failure: it changes nothing that was in force.
@@ -346,10 +362,10 @@ mod tests {
         let table = [
             (Accepted, 0, hour, 1.0, Done),
             (Accepted, 9, none, 1.0, Done),
-            (ConnectionLost, 0, hour, 1.0, Close(Closing::Lost)),
-            (ConnectionLost, 0, none, 1.0, Close(Closing::Lost)),
-            (TimedOut, 0, hour, 1.0, Close(Closing::Lost)),
-            (TimedOut, 0, none, 1.0, Close(Closing::Expired)),
+            (ConnectionLost, 0, hour, 1.0, Close(CloseReason::Lost)),
+            (ConnectionLost, 0, none, 1.0, Close(CloseReason::Lost)),
+            (TimedOut, 0, hour, 1.0, Close(CloseReason::Lost)),
+            (TimedOut, 0, none, 1.0, Close(CloseReason::Expired)),
             // Doubled with each refusal, up to the limit; the jitter takes at most half.
             (Refused, 0, hour, 1.0, retry(20)),
             (Refused, 0, hour, 0.0, retry(10)),

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::super::instruments;
-use crate::identity::Token;
+use crate::{config::Endpoint, identity::Token};
 
 /// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
@@ -71,6 +71,8 @@ impl From<&Token> for Authenticated {
 
 /// What is known of one connection, by all who share it.
 pub(super) struct ConnectionState {
+    /// For logs.
+    address: Endpoint,
     opened: AtomicBool,
     closed: AtomicBool,
     /// `None` for a connection that signs in without a token.
@@ -88,8 +90,13 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(token: Option<&Token>, wake_maintainer: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        address: Endpoint,
+        token: Option<&Token>,
+        wake_maintainer: Arc<Notify>,
+    ) -> Self {
         Self {
+            address,
             opened: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             authenticated: Mutex::new(token.map(Authenticated::from)),
@@ -171,8 +178,9 @@ impl ConnectionState {
         if !self.closed.swap(true, Ordering::AcqRel) && self.opened.load(Ordering::Acquire) {
             counter!(instruments::CLOSED, "reason" => reason.label()).increment(1);
             info!(
+                server.address = %self.address,
                 redis.reason = reason.label(),
-                "a connection to Redis is closed"
+                "Redis connection closed"
             );
             self.wake_maintainer.notify_one();
         }

@@ -107,9 +107,9 @@ impl Connector {
         self.start_task(&connection, tokens);
         self.reauth_queue.restore();
         info!(
-            redis.endpoint = %self.address,
+            server.address = %self.address,
             token.expires_in_s = connection.state.remaining().map(|left| left.as_secs()),
-            "a connection to Redis is open and signed in"
+            "Redis connection opened"
         );
         Ok(connection)
     }
@@ -189,7 +189,11 @@ impl Connector {
             .await
             .map_err(auth_error)?;
 
-        let state = Arc::new(ConnectionState::new(token, self.wake_maintainer.clone()));
+        let state = Arc::new(ConnectionState::new(
+            self.address.clone(),
+            token,
+            self.wake_maintainer.clone(),
+        ));
         // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
         // weak: the life must end with its users.
         let watched = Arc::downgrade(&state);

@@ -174,9 +174,10 @@ impl Maintainer {
     fn log_failure(&self, error: &ConnectError) {
         let retry_at = self.state.retry_at();
         warn!(
+            server.address = %self.node.address,
             error = %Chain(error),
             retry.in_s = retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()),
-            "opening a connection to Redis failed"
+            "could not open a Redis connection"
         );
     }
 

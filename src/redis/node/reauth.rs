@@ -199,22 +199,25 @@ impl Reauthenticator {
                 permit.release();
                 state.set_authenticated(Authenticated::from(&*token));
                 debug!(
+                    server.address = %self.address,
                     token.version = token.version,
-                    "a connection signed in again"
+                    "Redis connection re-authenticated"
                 );
             }
             AuthOutcome::Refused => {
                 permit.release();
                 let code = answer.as_ref().err().and_then(RedisError::code);
                 warn!(
-                    redis.code = code.unwrap_or("none"),
+                    server.address = %self.address,
+                    db.response.status_code = code.unwrap_or("none"),
                     token.version = token.version,
-                    "Redis did not take the new token, the earlier sign-in stays in force"
+                    "re-authentication rejected; previous token stays in effect"
                 );
             }
             AuthOutcome::TimedOut => warn!(
+                server.address = %self.address,
                 token.version = token.version,
-                "Redis did not answer AUTH, nor what its connection sent after it: the connection is replaced"
+                "AUTH timed out; replacing connection"
             ),
             AuthOutcome::ConnectionLost => {}
         }

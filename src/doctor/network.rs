@@ -116,7 +116,7 @@ pub(super) async fn tls(config: &Config, stream: TcpStream) -> (Verdict, Option<
         }
     };
     let limit = redis.connect_timeout;
-    let shaken = redis::shake_hands(&redis.endpoint, &redis.endpoint, &trust, stream);
+    let shaken = redis::handshake(&redis.endpoint, &redis.endpoint, &trust, stream);
     let stream = match timeout(limit, shaken).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

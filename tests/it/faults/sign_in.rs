@@ -30,6 +30,16 @@ async fn opened(service: &Service) -> f64 {
     service.metric("redis_connections_opened_total", &[]).await
 }
 
+/// In a cluster a log line about one connection is of no use without the address of its node.
+fn names_the_node(service: &Service, message: &str) {
+    let log = service.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(message)).collect();
+    assert!(!lines.is_empty(), "{message:?} in {log}");
+    for line in lines {
+        assert!(line.contains(r#""server.address":"localhost:"#), "{line}");
+    }
+}
+
 /// The earlier sign-in stays in force, so that it is tried again and nobody notices.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_again_that_is_refused_for_a_time_costs_no_request_and_no_connection() {
@@ -47,6 +57,7 @@ async fn a_sign_in_again_that_is_refused_for_a_time_costs_no_request_and_no_conn
     .await;
     none_failed(load).await;
     assert_eq!(opened(&service).await, 2.0);
+    names_the_node(&service, "re-authentication rejected");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +99,13 @@ async fn a_sign_in_again_that_is_never_answered_costs_no_request() {
     .await;
     none_failed(load).await;
     assert_eq!(reauths(&service, "failure").await, 2.0);
+    for message in [
+        "Redis connection opened",
+        "AUTH timed out",
+        "Redis connection closed",
+    ] {
+        names_the_node(&service, message);
+    }
 }
 
 /// No sign-in at all is answered: the first to try is lost, and cannot be replaced. The other stays with its earlier sign-in.

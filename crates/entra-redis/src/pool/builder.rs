@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     handle::{Inner, OPERATIONS, Pool, Site},
     node::{
-        Census, Nodes,
+        NodeFactory, NodeRegistry,
         connector::{Access, Credentials},
     },
     policy,
@@ -147,13 +147,13 @@ impl Builder {
             command_timeout: config.command_timeout,
             tasks: tasks.clone(),
         };
-        let census = Arc::<Census>::default();
-        let nodes = Nodes {
+        let census = Arc::<NodeRegistry>::default();
+        let nodes = NodeFactory {
             access: Arc::new(access),
             size: config.pool_size,
             stop: stop.clone(),
             ended: ended.clone(),
-            census: census.clone(),
+            registry: census.clone(),
         };
         let clustering = policy::configured(config.clustering_policy);
         // One is enough to ask the server who it is; should it be a cluster, that one stays as the way back to it.

@@ -46,7 +46,7 @@ use self::{
 use super::{
     error::{ConnectError, Error},
     instruments,
-    node::{Node, Nodes, RunningNode, connection::NodeConnection, maintainer::Availability},
+    node::{Node, NodeFactory, NodeHandle, connection::NodeConnection, maintainer::Availability},
     trace::waiting,
 };
 use crate::config::Endpoint;
@@ -62,7 +62,7 @@ const REDIRECTIONS_AT_ONCE: u32 = 4;
 pub(super) struct Cluster {
     /// The cache's endpoint: the way to the cluster where no node is known any more.
     seed: Arc<Node>,
-    starter: Nodes,
+    starter: NodeFactory,
     map: ArcSwap<Map>,
     /// All nodes that are kept open: those in the map, and those a redirection named.
     members: Mutex<HashMap<Endpoint, Member>>,
@@ -77,7 +77,7 @@ pub(super) struct Cluster {
 }
 
 struct Member {
-    running: RunningNode,
+    running: NodeHandle,
     /// When a map or a redirection named it last.
     named: Instant,
 }
@@ -123,7 +123,7 @@ enum NotRun {
 
 impl Cluster {
     /// A cluster of these nodes. Their connections open in the background; somebody must run [`Cluster::survey`].
-    pub(super) fn new(seed: Arc<Node>, starter: Nodes, ranges: &Ranges) -> Self {
+    pub(super) fn new(seed: Arc<Node>, starter: NodeFactory, ranges: &Ranges) -> Self {
         let cluster = Self {
             patience: starter.access.command_timeout,
             seed,
@@ -152,7 +152,7 @@ impl Cluster {
     pub(super) async fn opened(&self) {
         loop {
             let nodes = self.nodes(); // a map names at least one
-            let any = select_all(nodes.iter().map(|node| Box::pin(node.opened())));
+            let any = select_all(nodes.iter().map(|node| Box::pin(node.wait_connected())));
             if timeout(SURVEY_EVERY, any).await.is_ok() {
                 return;
             }

@@ -26,7 +26,8 @@ use super::{
     error::{ConnectError, Error},
     instruments,
     node::{
-        Census, Node, Nodes, RunningNode, connection::is_not_signed_in, maintainer::Availability,
+        Node, NodeFactory, NodeHandle, NodeRegistry, connection::is_unauthenticated,
+        maintainer::Availability,
     },
     policy::{self, Clustering, Decision},
     trace::{answered, command as command_span, waiting},
@@ -46,9 +47,9 @@ pub struct Pool(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) site: Arc<Site>,
-    pub(super) _seed: RunningNode,
+    pub(super) _seed: NodeHandle,
     pub(super) size: usize,
-    pub(super) census: Arc<Census>,
+    pub(super) census: Arc<NodeRegistry>,
     /// How long a caller waits for a connection that is being opened.
     pub(super) patience: Duration,
     pub(super) tokens: Option<Tokens>,
@@ -86,7 +87,7 @@ impl Site {
     }
 
     /// Asks the endpoint who it is; then, if it is a cluster, keeps the map of its slots for ever.
-    pub(super) async fn settling(self: Arc<Self>, policy: ClusteringPolicy, nodes: Nodes) {
+    pub(super) async fn settling(self: Arc<Self>, policy: ClusteringPolicy, nodes: NodeFactory) {
         let trouble = |error| {
             self.trouble.send_replace(error);
         };
@@ -205,7 +206,7 @@ impl Pool {
         let mut trouble = site.trouble.subscribe();
         loop {
             match site.settled.get() {
-                Some((_, None)) => return site.seed.opened().await,
+                Some((_, None)) => return site.seed.wait_connected().await,
                 Some((_, Some(cluster))) => return cluster.opened().await,
                 None => _ = trouble.changed().await,
             }
@@ -268,7 +269,7 @@ impl Pool {
             attempts -= 1;
             let may_run_again = match &result {
                 // Not run; the connection has taken itself out of use.
-                Ok(Value::ServerError(error)) => is_not_signed_in(error.code()),
+                Ok(Value::ServerError(error)) => is_unauthenticated(error.code()),
                 Ok(_) => false,
                 Err(error) => idempotent && error.may_have_run(),
             };
@@ -311,9 +312,8 @@ impl Pool {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
         match (self.0.site.seed.pick(), token) {
             (Some(connection), Some(token)) => {
-                connection
-                    .sign_in_again(&self.0.site.seed.address, &token, limit)
-                    .await
+                let address = &self.0.site.seed.address;
+                super::node::reauth::reauthenticate(&connection, address, &token, limit).await
             }
             _ => Ok(()),
         }

@@ -2,14 +2,15 @@
 //! again in place.
 //!
 //! A node is the cache's endpoint itself, or one node of a cluster. [`Node`] is the read side, which callers share;
-//! behind each stands a `maintainer` that keeps its connections open. [`Nodes`] starts them; [`Census`] counts what all
+//! behind each stands a `maintainer` that keeps its connections open. [`NodeFactory`] starts them; [`NodeRegistry`] counts what all
 //! of them have open. Which node a command belongs to is not known here: that is `cluster`'s.
 
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod maintainer;
 mod manager;
-mod reauth;
+pub(super) mod reauth;
+mod schedule;
 mod silence;
 
 use std::{
@@ -28,7 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     connection::NodeConnection,
     connector::{Access, Connector, Credentials},
-    maintainer::{Availability, Ending, Maintainer, keep_in_use},
+    maintainer::{Availability, Cleanup, Maintainer, keep_alive},
     manager::{Manager, Objects},
 };
 use super::{error::Error, instruments};
@@ -42,20 +43,20 @@ pub(super) struct Node {
     /// Open connections; callers take turns on them.
     open: ArcSwap<Vec<NodeConnection>>,
     /// Whose turn it is.
-    next: AtomicUsize,
+    next_pick: AtomicUsize,
     pub(super) availability: watch::Sender<Availability>,
     /// Rung when a connection's state changes, or another number is wanted.
-    attention: Arc<Notify>,
+    wake_maintainer: Arc<Notify>,
 }
 
 impl Node {
     /// An open connection, if there is one; one that answers before one that does not. Does not wait.
     pub(super) fn pick(&self) -> Option<NodeConnection> {
         let open = self.open.load();
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next_pick.fetch_add(1, Ordering::Relaxed);
         let mut in_turn =
             (0..open.len()).map(|offset| &open[turn.wrapping_add(offset) % open.len()]);
-        let at_hand = in_turn.clone().find(|connection| connection.is_at_hand());
+        let at_hand = in_turn.clone().find(|connection| connection.is_ready());
         // One that does not answer now may do so within the caller's time.
         at_hand
             .or_else(|| in_turn.find(|connection| connection.is_open()))
@@ -86,7 +87,7 @@ impl Node {
     }
 
     /// Waits until a connection is open, through failing attempts; for ever if none ever is.
-    pub(super) async fn opened(&self) {
+    pub(super) async fn wait_connected(&self) {
         let mut availability = self.availability.subscribe();
         while !matches!(*availability.borrow_and_update(), Availability::Open) {
             if availability.changed().await.is_err() {
@@ -98,7 +99,7 @@ impl Node {
     /// Wants this many connections from now on; only ever more than before.
     pub(super) fn grow(&self, size: usize) {
         self.size.fetch_max(size, Ordering::Relaxed);
-        self.attention.notify_one();
+        self.wake_maintainer.notify_one();
     }
 
     /// How many connections are open.
@@ -113,7 +114,7 @@ impl Node {
 }
 
 /// Starts nodes: what all nodes of one pool have in common.
-pub(super) struct Nodes {
+pub(super) struct NodeFactory {
     pub(super) access: Arc<Access>,
     /// The most connections a node may have.
     pub(super) size: usize,
@@ -121,24 +122,24 @@ pub(super) struct Nodes {
     pub(super) stop: CancellationToken,
     /// Cancelled when a maintainer ends that was not told to.
     pub(super) ended: CancellationToken,
-    pub(super) census: Arc<Census>,
+    pub(super) registry: Arc<NodeRegistry>,
 }
 
 /// A node whose connections end when this is dropped.
-pub(super) struct RunningNode {
+pub(super) struct NodeHandle {
     pub(super) node: Arc<Node>,
     _stop: DropGuard,
 }
 
-impl Nodes {
+impl NodeFactory {
     /// Starts to open `size` connections to `address` in the background.
-    pub(super) fn start(&self, address: Endpoint, size: usize) -> RunningNode {
-        let attention = Arc::new(Notify::new());
+    pub(super) fn start(&self, address: Endpoint, size: usize) -> NodeHandle {
+        let wake_maintainer = Arc::new(Notify::new());
         let objects = Objects::builder(Manager(Connector {
             access: self.access.clone(),
             address: address.clone(),
-            attention: attention.clone(),
-            turns: Arc::default(),
+            wake_maintainer: wake_maintainer.clone(),
+            reauth_queue: Arc::default(),
         }))
         .max_size(self.size)
         .build()
@@ -147,25 +148,21 @@ impl Nodes {
             address,
             size: AtomicUsize::new(size),
             open: ArcSwap::default(),
-            next: AtomicUsize::new(0),
+            next_pick: AtomicUsize::new(0),
             availability: watch::Sender::new(Availability::Opening),
-            attention,
+            wake_maintainer,
         });
-        self.census.add(&node);
+        self.registry.add(&node);
         let tokens = match &self.access.credentials {
             Credentials::Entra(tokens) => Some(tokens.clone()),
             Credentials::Key(_) | Credentials::None => None,
         };
-        let maintainer = Maintainer {
-            node: node.clone(),
-            objects: objects.clone(),
-            tokens,
-            census: self.census.clone(),
-        };
-        let ending = Ending {
+        let maintainer =
+            Maintainer::new(node.clone(), objects.clone(), tokens, self.registry.clone());
+        let cleanup = Cleanup {
             node: node.clone(),
             objects,
-            census: self.census.clone(),
+            registry: self.registry.clone(),
         };
         let stop = self.stop.child_token();
         let guard = self.ended.clone().drop_guard();
@@ -173,18 +170,18 @@ impl Nodes {
         let used = node.clone();
         self.access.tasks.spawn(async move {
             // In this order: first the maintainer ends, then what it published.
-            let _ending = ending;
+            let _cleanup = cleanup;
             let kept = async {
                 tokio::select! {
                     () = maintainer.run() => {}
-                    () = keep_in_use(&used) => {}
+                    () = keep_alive(&used) => {}
                 }
             };
             if cancelled.run_until_cancelled(kept).await.is_none() {
                 guard.disarm();
             }
         });
-        RunningNode {
+        NodeHandle {
             node,
             _stop: stop.drop_guard(),
         }
@@ -193,9 +190,9 @@ impl Nodes {
 
 /// All nodes of a pool, to count what they have open.
 #[derive(Default)]
-pub(super) struct Census(Mutex<Vec<Weak<Node>>>);
+pub(super) struct NodeRegistry(Mutex<Vec<Weak<Node>>>);
 
-impl Census {
+impl NodeRegistry {
     fn add(&self, node: &Arc<Node>) {
         self.lock().push(Arc::downgrade(node));
     }
@@ -227,8 +224,8 @@ impl Census {
             count += connections.len();
             let ends = connections
                 .iter()
-                .filter_map(|connection| connection.life.signed_in())
-                .map(|signed_in| signed_in.expires_at);
+                .filter_map(|connection| connection.state.authenticated())
+                .map(|authenticated| authenticated.expires_at);
             earliest = ends.chain(earliest).min();
             true
         });

@@ -95,7 +95,7 @@ pub(super) async fn decide(
     loop {
         if !seed.is_open() {
             trouble(None); // what is wrong now is said by the node
-            seed.opened().await;
+            seed.wait_connected().await;
         }
         let Some(mut connection) = seed.pick() else {
             sleep(ASK_AGAIN_AFTER).await; // it has just ended

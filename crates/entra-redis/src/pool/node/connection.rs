@@ -15,20 +15,18 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::super::instruments;
-use super::{super::error::Error, reauth};
-use crate::config::Endpoint;
-use crate::identity::Token;
+use crate::{config::Endpoint, identity::Token};
 
 /// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
 pub(in crate::pool) struct NodeConnection {
     pub(super) session: MultiplexedConnection,
-    pub(super) life: Arc<Life>,
+    pub(super) state: Arc<ConnectionState>,
 }
 
 /// Why a connection is no longer used.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::pool) enum Closing {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::pool) enum CloseReason {
     /// The socket ended or is out of step.
     Lost,
     /// It let a command's time-out pass, and answered nothing afterwards.
@@ -41,7 +39,7 @@ pub(in crate::pool) enum Closing {
     Shutdown,
 }
 
-impl Closing {
+impl CloseReason {
     fn label(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -55,109 +53,120 @@ impl Closing {
 
 /// The token a connection is signed in with, as far as others need it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SignedIn {
+pub(super) struct Authenticated {
     pub(super) version: u64,
-    pub(super) ends: Instant,
+    pub(super) expires: Instant,
     pub(super) expires_at: SystemTime,
 }
 
-impl From<&Token> for SignedIn {
+impl From<&Token> for Authenticated {
     fn from(token: &Token) -> Self {
         Self {
             version: token.version,
-            ends: token.valid_until,
+            expires: token.valid_until,
             expires_at: token.expires_at,
         }
     }
 }
 
 /// What is known of one connection, by all who share it.
-pub(super) struct Life {
+pub(super) struct ConnectionState {
+    /// For logs.
+    address: Endpoint,
     opened: AtomicBool,
     closed: AtomicBool,
     /// `None` for a connection that signs in without a token.
-    signed_in: Mutex<Option<SignedIn>>,
+    authenticated: Mutex<Option<Authenticated>>,
     /// A command was given up unanswered, and none was answered since.
-    is_silent: AtomicBool,
+    is_unresponsive: AtomicBool,
     /// Rung when that begins.
-    pub(super) silence: Arc<Notify>,
+    pub(super) unresponsive: Arc<Notify>,
     /// AUTH is sent and not answered. Replies keep their order: what is sent after it waits for it.
-    pub(super) awaits_auth: AtomicBool,
-    made: Instant,
+    pub(super) auth_pending: AtomicBool,
+    created_at: Instant,
     /// Rung when something here changes, for the maintainer.
-    attention: Arc<Notify>,
-    keeper: OnceLock<AbortHandle>,
+    wake_maintainer: Arc<Notify>,
+    task: OnceLock<AbortHandle>,
 }
 
-impl Life {
-    pub(super) fn new(token: Option<&Token>, attention: Arc<Notify>) -> Self {
+impl ConnectionState {
+    pub(super) fn new(
+        address: Endpoint,
+        token: Option<&Token>,
+        wake_maintainer: Arc<Notify>,
+    ) -> Self {
         Self {
+            address,
             opened: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            signed_in: Mutex::new(token.map(SignedIn::from)),
-            is_silent: AtomicBool::new(false),
-            silence: Arc::default(),
-            awaits_auth: AtomicBool::new(false),
-            made: Instant::now(),
-            attention,
-            keeper: OnceLock::new(),
+            authenticated: Mutex::new(token.map(Authenticated::from)),
+            is_unresponsive: AtomicBool::new(false),
+            unresponsive: Arc::default(),
+            auth_pending: AtomicBool::new(false),
+            created_at: Instant::now(),
+            wake_maintainer,
+            task: OnceLock::new(),
         }
     }
 
     /// Counts the connection as opened: only from here on is its closing counted too.
-    pub(super) fn opened(&self) {
+    pub(super) fn mark_opened(&self) {
         self.opened.store(true, Ordering::Release);
         counter!(instruments::OPENED).increment(1);
     }
 
     /// Gives it the task to end when the last user of the connection goes.
-    pub(super) fn owns(&self, keeper: AbortHandle) {
-        if let Err(second) = self.keeper.set(keeper) {
-            second.abort(); // a connection has one such task, made where the connection is made
+    pub(super) fn set_task(&self, task: AbortHandle) {
+        if let Err(second) = self.task.set(task) {
+            second.abort(); // a connection has one such task, spawned where it is created
         }
     }
 
-    pub(super) fn signed_in(&self) -> Option<SignedIn> {
-        *lock(&self.signed_in)
+    pub(super) fn authenticated(&self) -> Option<Authenticated> {
+        *lock(&self.authenticated)
     }
 
-    pub(super) fn sign_in(&self, signed_in: SignedIn) {
-        *lock(&self.signed_in) = Some(signed_in);
-        self.attention.notify_one();
+    pub(super) fn set_authenticated(&self, authenticated: Authenticated) {
+        *lock(&self.authenticated) = Some(authenticated);
+        self.wake_maintainer.notify_one();
     }
 
     /// How long the token it is signed in with will live; `None` without one.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        let signed_in = self.signed_in()?;
-        Some(signed_in.ends.saturating_duration_since(Instant::now()))
+        let authenticated = self.authenticated()?;
+        Some(
+            authenticated
+                .expires
+                .saturating_duration_since(Instant::now()),
+        )
     }
 
     /// How long ago the connection was made.
     pub(super) fn age(&self) -> Duration {
-        self.made.elapsed()
+        self.created_at.elapsed()
     }
 
-    pub(super) fn answered(&self) {
-        if self.is_silent() {
-            self.is_silent.store(false, Ordering::Relaxed);
+    pub(super) fn mark_responsive(&self) {
+        if self.is_unresponsive() {
+            self.is_unresponsive.store(false, Ordering::Relaxed);
         }
     }
 
     /// A command was not answered in time: the connection is passed over and asked whether it lives (see `silence`).
-    pub(super) fn unanswered(&self) {
-        if !self.is_silent.swap(true, Ordering::Relaxed) {
-            self.silence.notify_one();
+    pub(super) fn mark_unresponsive(&self) {
+        if !self.is_unresponsive.swap(true, Ordering::Relaxed) {
+            self.unresponsive.notify_one();
         }
     }
 
     /// Whether it owes an answer.
-    pub(super) fn is_silent(&self) -> bool {
-        self.is_silent.load(Ordering::Relaxed)
+    pub(super) fn is_unresponsive(&self) -> bool {
+        self.is_unresponsive.load(Ordering::Relaxed)
     }
 
     /// Whether what is sent now may wait long for its answer.
-    fn is_held_up(&self) -> bool {
-        self.is_silent() || self.awaits_auth.load(Ordering::Relaxed)
+    fn is_delayed(&self) -> bool {
+        self.is_unresponsive() || self.auth_pending.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -165,14 +174,15 @@ impl Life {
     }
 
     /// Takes the connection out of use; only the first reason counts.
-    pub(super) fn close(&self, closing: Closing) {
+    pub(super) fn close(&self, reason: CloseReason) {
         if !self.closed.swap(true, Ordering::AcqRel) && self.opened.load(Ordering::Acquire) {
-            counter!(instruments::CLOSED, "reason" => closing.label()).increment(1);
+            counter!(instruments::CLOSED, "reason" => reason.label()).increment(1);
             info!(
-                redis.reason = closing.label(),
-                "a connection to Redis is closed"
+                server.address = %self.address,
+                redis.reason = reason.label(),
+                "Redis connection closed"
             );
-            self.attention.notify_one();
+            self.wake_maintainer.notify_one();
         }
     }
 }
@@ -182,10 +192,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Life {
+impl Drop for ConnectionState {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.get() {
-            keeper.abort();
+        if let Some(task) = self.task.get() {
+            task.abort();
         }
     }
 }
@@ -193,20 +203,20 @@ impl Drop for Life {
 impl NodeConnection {
     /// Whether it can still be used.
     pub(in crate::pool) fn is_open(&self) -> bool {
-        !self.life.is_closed()
+        !self.state.is_closed()
     }
 
     /// Whether it can be used and answers, as far as is known: what callers take first.
-    pub(super) fn is_at_hand(&self) -> bool {
-        self.is_open() && !self.life.is_held_up()
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_open() && !self.state.is_delayed()
     }
 
     /// Runs a command at most once. A server's error is a value here.
     pub(in crate::pool) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let result = self.session.send_packed_command(command).await;
         match &result {
-            Ok(value) => self.note_answer(value),
-            Err(error) => self.note(error),
+            Ok(value) => self.observe_reply(value),
+            Err(error) => self.observe_error(error),
         }
         result
     }
@@ -223,48 +233,35 @@ impl NodeConnection {
             .send_packed_commands(pipeline, offset, count)
             .await;
         match &result {
-            Ok(values) => values.iter().for_each(|value| self.note_answer(value)),
-            Err(error) => self.note(error),
+            Ok(values) => values.iter().for_each(|value| self.observe_reply(value)),
+            Err(error) => self.observe_error(error),
         }
         result
     }
 
-    /// Sends AUTH as with a new token, and waits as long as for a command.
-    pub(in crate::pool) async fn sign_in_again(
-        &self,
-        address: &Endpoint,
-        token: &Token,
-        limit: Duration,
-    ) -> Result<(), Error> {
-        let auth = reauth::with_token(token);
-        let answer =
-            reauth::authenticate(self.session.clone(), address, &auth, "reauth", limit).await;
-        answer.map_err(Error::of)
-    }
-
     /// Whoever sees the end of a connection marks it before it can ask for another: the driver's own mark may come
     /// later than the waiters' wake-up.
-    fn note(&self, error: &RedisError) {
+    fn observe_error(&self, error: &RedisError) {
         if error.is_unrecoverable_error() {
-            self.life.close(Closing::Lost);
+            self.state.close(CloseReason::Lost);
         } else if error.is_timeout() {
-            self.life.unanswered();
+            self.state.mark_unresponsive();
         }
     }
 
     /// An answer shows that the connection works, unless it says that it is not signed in.
-    fn note_answer(&self, value: &Value) {
-        self.life.answered();
+    fn observe_reply(&self, value: &Value) {
+        self.state.mark_responsive();
         if let Value::ServerError(error) = value
-            && is_not_signed_in(error.code())
+            && is_unauthenticated(error.code())
         {
-            self.life.close(Closing::Refused);
+            self.state.close(CloseReason::Refused);
         }
     }
 }
 
 /// NOAUTH: Redis did not run the command. (redis-rs hands a server's error over as a value.)
-pub(in crate::pool) fn is_not_signed_in(code: &str) -> bool {
+pub(in crate::pool) fn is_unauthenticated(code: &str) -> bool {
     code == "NOAUTH"
 }
 
@@ -272,7 +269,10 @@ impl fmt::Debug for NodeConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeConnection")
             .field("open", &self.is_open())
-            .field("token_version", &self.life.signed_in().map(|s| s.version))
+            .field(
+                "token_version",
+                &self.state.authenticated().map(|s| s.version),
+            )
             .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,6 @@
 //! Opens one connection: resolve, dial, TLS, sign in, under one time-out.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::OptionFuture;
 use redis::{
@@ -16,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
     sync::Notify,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::TaskTracker;
@@ -24,8 +19,8 @@ use tracing::info;
 
 use super::{
     super::error::{ConnectError, Refusal, Step},
-    connection::{Closing, Life, NodeConnection},
-    reauth::{self, Turns},
+    connection::{CloseReason, ConnectionState, NodeConnection},
+    reauth::{self, ReauthQueue, Reauthenticator},
     silence,
 };
 use crate::{
@@ -65,9 +60,9 @@ pub(super) struct Connector {
     /// Where to dial: the endpoint itself, or what a cluster's node announced.
     pub(super) address: Endpoint,
     /// Rung when a connection's state changes.
-    pub(super) attention: Arc<Notify>,
+    pub(super) wake_maintainer: Arc<Notify>,
     /// Whose turn it is, of the connections opened here, to sign in again.
-    pub(super) turns: Arc<Turns>,
+    pub(super) reauth_queue: Arc<ReauthQueue>,
 }
 
 /// What a connection signs in with.
@@ -78,72 +73,88 @@ pub(in crate::pool) enum Credentials {
 }
 
 impl Connector {
-    /// Opens a connection that is signed in with the newest token and will sign itself in again with each next one.
+    /// Opens a connection that is authenticated with the newest token and re-authenticates itself with each later one.
     ///
     /// # Errors
-    /// The step that failed and why; never tries with a token that has ended. Dropping the future closes the socket.
+    /// The step that failed and the reason. Without a live token nothing is tried. Dropping the future closes the socket.
     pub(super) async fn connect(&self) -> Result<NodeConnection, ConnectError> {
-        let step = Mutex::new(Step::Resolve);
+        let started = Instant::now();
+        // The token comes first: without one there is no use in dialing.
+        let (mut tokens, token) = self.newest_token()?;
+        let resolving = resolve(&self.address);
+        let addresses = self
+            .within_timeout(started, Step::Resolve, resolving)
+            .await?;
+        let dialing = dial(&self.address, &addresses);
+        let tcp = self.within_timeout(started, Step::Dial, dialing).await?;
+        let connection = match &self.access.tls {
+            None => {
+                let opening = self.open(tcp, token.as_deref());
+                self.within_timeout(started, Step::SignIn, opening).await?
+            }
+            Some(config) => {
+                let handshake = handshake(&self.access.endpoint, &self.address, config, tcp);
+                let stream = self.within_timeout(started, Step::Tls, handshake).await?;
+                // The handshake took time, in which the token may have expired or a newer one arrived.
+                let token = match &mut tokens {
+                    Some(tokens) => Some(tokens.newest().ok_or(ConnectError::NoToken)?),
+                    None => token,
+                };
+                let opening = self.open(stream, token.as_deref());
+                self.within_timeout(started, Step::SignIn, opening).await?
+            }
+        };
+        self.start_task(&connection, tokens);
+        self.reauth_queue.restore();
+        info!(
+            server.address = %self.address,
+            token.expires_in_s = connection.state.remaining().map(|left| left.as_secs()),
+            "Redis connection opened"
+        );
+        Ok(connection)
+    }
+
+    /// Runs a step within the rest of the timeout that all steps share.
+    async fn within_timeout<T>(
+        &self,
+        started: Instant,
+        step: Step,
+        work: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
         let limit = self.access.connect_timeout;
-        let connected = timeout(limit, self.steps(&step)).await;
-        connected.unwrap_or_else(|_| {
+        let result = timeout(limit.saturating_sub(started.elapsed()), work).await;
+        result.unwrap_or_else(|_| {
             Err(ConnectError::TimedOut {
-                step: *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+                step,
                 endpoint: self.address.clone(),
                 limit,
             })
         })
     }
 
-    async fn steps(&self, step: &Mutex<Step>) -> Result<NodeConnection, ConnectError> {
-        let enter = |next| {
-            *step.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
-        };
-        // The token is looked at first: without one there is no use in dialling.
-        let (mut tokens, token) = self.newest_token()?;
-        let addresses = resolve(&self.address).await?;
-        enter(Step::Dial);
-        let tcp = dial(&self.address, &addresses).await?;
-        let connection = match &self.access.tls {
-            None => {
-                enter(Step::SignIn);
-                self.open(tcp, token.as_deref()).await?
-            }
-            Some(config) => {
-                enter(Step::Tls);
-                let stream = shake_hands(&self.access.endpoint, &self.address, config, tcp).await?;
-                enter(Step::SignIn);
-                // The handshake took time, in which the token may have ended or a newer one come.
-                let token = match &mut tokens {
-                    Some(tokens) => Some(tokens.newest().ok_or(ConnectError::NoToken)?),
-                    None => token,
-                };
-                self.open(stream, token.as_deref()).await?
-            }
-        };
-        let (session, life) = (&connection.session, &connection.life);
-        let watch = silence::watch(session.clone(), Arc::downgrade(life), life.silence.clone());
-        let keep_signed_in = tokens.map(|tokens| {
-            reauth::keep_signed_in(
-                session.clone(),
-                Arc::downgrade(life),
-                tokens,
-                self.address.clone(),
-                self.access.connect_timeout,
-                self.turns.clone(),
-            )
-        });
-        let keeper = self.access.tasks.spawn(async move {
-            tokio::join!(watch, OptionFuture::from(keep_signed_in));
-        });
-        life.owns(keeper.abort_handle());
-        self.turns.renew();
-        info!(
-            redis.endpoint = %self.address,
-            token.expires_in_s = connection.life.remaining().map(|left| left.as_secs()),
-            "a connection to Redis is open and signed in"
+    /// Starts the task that watches over an open connection.
+    fn start_task(&self, connection: &NodeConnection, tokens: Option<Tokens>) {
+        let NodeConnection { session, state } = connection;
+        let watch = silence::watch(
+            session.clone(),
+            Arc::downgrade(state),
+            state.unresponsive.clone(),
         );
-        Ok(connection)
+        let reauthenticate = tokens.map(|tokens| {
+            let reauthenticator = Reauthenticator {
+                session: session.clone(),
+                state: Arc::downgrade(state),
+                tokens,
+                address: self.address.clone(),
+                timeout: self.access.connect_timeout,
+                queue: self.reauth_queue.clone(),
+            };
+            reauthenticator.run()
+        });
+        let task = self.access.tasks.spawn(async move {
+            tokio::join!(watch, OptionFuture::from(reauthenticate));
+        });
+        state.set_task(task.abort_handle());
     }
 
     fn newest_token(&self) -> Result<(Option<Tokens>, Option<Arc<Token>>), ConnectError> {
@@ -166,7 +177,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let sign_in_error = |error: RedisError| ConnectError::SignIn {
+        let auth_error = |error: RedisError| ConnectError::SignIn {
             endpoint: self.address.clone(),
             source: Refusal::from(&error),
         };
@@ -176,23 +187,27 @@ impl Connector {
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.command_timeout));
         let (mut session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
-            .map_err(sign_in_error)?;
+            .map_err(auth_error)?;
 
-        let life = Arc::new(Life::new(token, self.attention.clone()));
+        let state = Arc::new(ConnectionState::new(
+            self.address.clone(),
+            token,
+            self.wake_maintainer.clone(),
+        ));
         // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
         // weak: the life must end with its users.
-        let watched = Arc::downgrade(&life);
+        let watched = Arc::downgrade(&state);
         self.access.tasks.spawn(async move {
             driver.await;
-            if let Some(life) = watched.upgrade() {
-                life.close(Closing::Lost);
+            if let Some(state) = watched.upgrade() {
+                state.close(CloseReason::Lost);
             }
         });
 
         let auth = match (&self.access.credentials, token) {
-            (Credentials::Entra(_), Some(token)) => Some(reauth::with_token(token)),
+            (Credentials::Entra(_), Some(token)) => Some(reauth::auth_with_token(token)),
             (Credentials::Entra(_), None) => return Err(ConnectError::NoToken),
-            (Credentials::Key(key), _) => Some(reauth::with_key(key)),
+            (Credentials::Key(key), _) => Some(reauth::auth_with_key(key)),
             (Credentials::None, _) => None,
         };
         if let Some(auth) = auth {
@@ -204,13 +219,13 @@ impl Connector {
             {
                 tokens.report_rejected();
             }
-            answer.map_err(sign_in_error)?;
+            answer.map_err(auth_error)?;
         } else {
-            asks_nobody(&mut session).await.map_err(sign_in_error)?;
+            requires_no_auth(&mut session).await.map_err(auth_error)?;
         }
-        name_the_client(&mut session).await.map_err(sign_in_error)?;
-        life.opened();
-        Ok(NodeConnection { session, life })
+        set_client_name(&mut session).await.map_err(auth_error)?;
+        state.mark_opened();
+        Ok(NodeConnection { session, state })
     }
 }
 
@@ -222,10 +237,10 @@ pub async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError
     };
     let found = lookup_host((address.host(), address.port())).await;
     let found: Vec<_> = found.map_err(resolve_error)?.collect();
-    match found.is_empty() {
-        true => Err(resolve_error(io::Error::other("the name has no address"))),
-        false => Ok(found),
+    if found.is_empty() {
+        return Err(resolve_error(io::Error::other("the name has no address")));
     }
+    Ok(found)
 }
 
 /// The first of the addresses that accepts; else why the last one did not.
@@ -244,7 +259,7 @@ pub async fn dial(address: &Endpoint, addresses: &[SocketAddr]) -> Result<TcpStr
 }
 
 /// TLS with whoever answers at `address`, whose certificate must be for the name of `endpoint`.
-pub async fn shake_hands(
+pub async fn handshake(
     endpoint: &Endpoint,
     address: &Endpoint,
     config: &Arc<ClientConfig>,
@@ -263,7 +278,7 @@ pub async fn shake_hands(
 }
 
 /// Whether Redis takes commands without a sign-in: else each would be refused with NOAUTH on a connection that seems open.
-async fn asks_nobody(session: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn requires_no_auth(session: &mut MultiplexedConnection) -> RedisResult<()> {
     match session.send_packed_command(&redis::cmd("PING")).await? {
         redis::Value::ServerError(error) if error.code() == "NOAUTH" => Err(error.into()),
         _ => Ok(()),
@@ -272,7 +287,7 @@ async fn asks_nobody(session: &mut MultiplexedConnection) -> RedisResult<()> {
 
 /// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an
 /// end of the connection is.
-async fn name_the_client(session: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn set_client_name(session: &mut MultiplexedConnection) -> RedisResult<()> {
     let attributes = [
         ("LIB-NAME", env!("CARGO_PKG_NAME")),
         ("LIB-VER", env!("CARGO_PKG_VERSION")),
@@ -301,26 +316,84 @@ fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
-    /// No test loses packets: that the kernel is told what to do then must be seen here.
-    #[tokio::test]
-    async fn the_kernel_asks_a_silent_peer_and_gives_up_what_is_not_acknowledged() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-        let address = listener.local_addr().expect("it is bound");
-        let endpoint = address.to_string().parse().expect("it is an endpoint");
-        let stream = dial(&endpoint, &[address]).await.expect("it listens");
-        let socket = socket2::SockRef::from(&stream);
-        assert!(socket.keepalive().expect("it is open"));
-        assert_eq!(
-            socket.tcp_keepalive_time().expect("it is open"),
-            KEEPALIVE_AFTER
+    fn endpoint(address: SocketAddr) -> Endpoint {
+        address.to_string().parse().expect("an endpoint")
+    }
+
+    fn connector(address: SocketAddr, connect_timeout: Duration) -> Connector {
+        Connector {
+            access: Arc::new(Access {
+                endpoint: endpoint(address),
+                tls: None,
+                credentials: Credentials::None,
+                connect_timeout,
+                command_timeout: Duration::from_secs(60),
+                tasks: TaskTracker::new(),
+            }),
+            address: endpoint(address),
+            wake_maintainer: Arc::default(),
+            reauth_queue: Arc::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_steps_share_one_timeout() {
+        let limit = Duration::from_secs(5);
+        let connector = connector(([127, 0, 0, 1], 6379).into(), limit);
+        let started = Instant::now();
+        let step = async |step, seconds| {
+            let work = async {
+                sleep(Duration::from_secs(seconds)).await;
+                Ok(())
+            };
+            connector.within_timeout(started, step, work).await
+        };
+        assert!(step(Step::Resolve, 3).await.is_ok());
+        let error = step(Step::Dial, 3).await;
+        let is_named = matches!(
+            error,
+            Err(ConnectError::TimedOut { step: Step::Dial, limit: of_all, .. }) if of_all == limit
         );
+        assert!(is_named, "{error:?}");
+        assert_eq!(started.elapsed(), limit);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_respond_is_an_authentication_timeout() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let limit = Duration::from_millis(300);
+        let error = connector(address, limit).connect().await;
+        let is_named = matches!(
+            error,
+            Err(ConnectError::TimedOut {
+                step: Step::SignIn,
+                ..
+            })
+        );
+        assert!(is_named, "{error:?}");
+    }
+
+    /// No test loses packets, so the socket's options are checked here.
+    #[tokio::test]
+    async fn sockets_probe_a_silent_peer_and_bound_unacknowledged_data() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stream = dial(&endpoint(address), &[address])
+            .await
+            .expect("a listener");
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().expect("open"));
+        assert_eq!(socket.tcp_keepalive_time().expect("open"), KEEPALIVE_AFTER);
         #[cfg(target_os = "linux")]
         assert_eq!(
-            socket.tcp_user_timeout().expect("it is open"),
+            socket.tcp_user_timeout().expect("open"),
             Some(UNACKNOWLEDGED_LIMIT)
         );
-        assert!(stream.nodelay().expect("it is open"));
+        assert!(stream.nodelay().expect("open"));
     }
 }

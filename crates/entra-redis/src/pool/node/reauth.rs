@@ -16,20 +16,21 @@ use std::{
 };
 
 use metrics::counter;
-use redis::{Cmd, RedisResult, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{Instrument, debug, warn};
 
+use super::connection::NodeConnection;
 use super::{
     super::{
         error::Error,
         instruments,
         trace::{answered, sign_in},
     },
-    connection::{Closing, Life, SignedIn},
+    connection::{Authenticated, CloseReason, ConnectionState},
 };
 use crate::{
     config::Endpoint,
@@ -49,154 +50,274 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const RETRY_SHARE: f64 = 0.25;
 
 /// No connection waits longer for its turn than this share of what is left of its own token.
-const TURN_SHARE: f64 = 0.5;
+const QUEUE_SHARE: f64 = 0.5;
 
 /// Whose turn it is, of one node's connections, to sign in again.
-pub(super) struct Turns {
-    turn: Semaphore,
+pub(super) struct ReauthQueue {
+    permits: Semaphore,
     /// The turn went down with a connection that got no answer; its replacement brings it back.
     is_lost: AtomicBool,
 }
 
-impl Default for Turns {
+impl Default for ReauthQueue {
     fn default() -> Self {
         Self {
-            turn: Semaphore::new(1),
+            permits: Semaphore::new(1),
             is_lost: AtomicBool::new(false),
         }
     }
 }
 
-impl Turns {
+impl ReauthQueue {
     /// Waits for the turn, but no longer than the limit: then it must be tried all the same.
-    async fn take(&self, limit: Duration) -> Turn<'_> {
-        let permit = timeout(limit, self.turn.acquire()).await;
-        Turn {
-            turns: self,
+    async fn acquire(&self, limit: Duration) -> ReauthPermit<'_> {
+        let permit = timeout(limit, self.permits.acquire()).await;
+        ReauthPermit {
+            queue: self,
             permit: permit.ok().and_then(Result::ok),
         }
     }
 
     /// A connection is open and signed in: a lost turn is there again.
-    pub(super) fn renew(&self) {
+    pub(super) fn restore(&self) {
         if self.is_lost.swap(false, Ordering::Relaxed) {
-            self.turn.add_permits(1);
+            self.permits.add_permits(1);
         }
     }
 }
 
 /// Passes to the next connection once AUTH is answered, and is lost without an answer.
-struct Turn<'a> {
-    turns: &'a Turns,
+struct ReauthPermit<'a> {
+    queue: &'a ReauthQueue,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Turn<'_> {
-    fn answered(mut self) {
+impl ReauthPermit<'_> {
+    fn release(mut self) {
         self.permit = None;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReauthPermit<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             permit.forget();
-            self.turns.is_lost.store(true, Ordering::Relaxed);
+            self.queue.is_lost.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// Signs `session` in with each token that `tokens` publishes, until the connection ends or its own token does.
-/// `tokens` must have been read when the connection signed in, so that a token is used once and none is missed.
-pub(super) async fn keep_signed_in(
-    session: MultiplexedConnection,
-    // The task must not keep the connection's life alive: its end is what ends the task.
-    life: Weak<Life>,
-    mut tokens: Tokens,
-    address: Endpoint,
-    limit: Duration,
-    turns: Arc<Turns>,
-) {
-    loop {
-        let Some(ends) = end_of(&life) else { return };
-        tokio::select! {
-            () = tokens.changed() => {}
-            () = sleep_until(ends) => return expire(&life),
-        }
-        sleep(stagger(ends, fastrand::f64())).await;
-        let mut pause = FIRST_RETRY;
-        loop {
-            let turn = turns.take(left(ends).mul_f64(TURN_SHARE)).await;
-            // Always the newest token: one that came while an earlier was being refused takes its place.
-            let Some(token) = tokens.newest() else {
-                turn.answered();
-                break;
-            };
-            // No longer than the earlier sign-in holds: past its end the connection must not be used.
-            let limit = limit.min(left(ends));
-            let auth = with_token(&token);
-            awaits_auth(&life, true);
-            let answer = authenticate(session.clone(), &address, &auth, "reauth", limit).await;
-            awaits_auth(&life, false);
-            let Some(life_now) = life.upgrade() else {
-                return;
-            };
-            match answer {
-                Ok(()) => {
-                    turn.answered();
-                    life_now.sign_in(SignedIn::from(&*token));
-                    debug!(
-                        token.version = token.version,
-                        "a connection signed in again"
-                    );
-                    break;
-                }
-                Err(error) if error.is_connection_dropped() => {
-                    return life_now.close(Closing::Lost);
-                }
-                Err(error) if error.is_timeout() => {
-                    warn!(
-                        token.version = token.version,
-                        "Redis did not answer AUTH, nor what its connection sent after it: the connection is replaced"
-                    );
-                    return life_now.close(match left(ends).is_zero() {
-                        true => Closing::Expired,
-                        false => Closing::Lost,
-                    });
-                }
-                Err(error) => {
-                    turn.answered();
-                    warn!(
-                        redis.code = error.code().unwrap_or("none"),
-                        token.version = token.version,
-                        "Redis did not take the new token, the earlier sign-in stays in force"
-                    );
-                }
-            }
-            drop(life_now);
-            let share = left(ends).mul_f64(RETRY_SHARE).max(FIRST_RETRY);
-            let longest = LONGEST_RETRY.min(share);
-            tokio::select! {
-                () = sleep(pause.min(longest).mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
-                () = sleep_until(ends) => return expire(&life),
-            }
-            pause *= 2;
+/// The task that keeps one connection authenticated.
+pub(super) struct Reauthenticator {
+    pub(super) session: MultiplexedConnection,
+    /// Weak: the task ends with the connection's last user.
+    pub(super) state: Weak<ConnectionState>,
+    /// Read when the connection authenticated, so that each later token is used once and none is missed.
+    pub(super) tokens: Tokens,
+    pub(super) address: Endpoint,
+    /// The longest wait for the answer to one AUTH.
+    pub(super) timeout: Duration,
+    pub(super) queue: Arc<ReauthQueue>,
+}
+
+impl Reauthenticator {
+    /// Re-authenticates the connection with each new token, until it closes or its own token expires.
+    pub(super) async fn run(mut self) {
+        let Err(reason) = self.follow_tokens().await else {
+            return;
+        };
+        if let Some(state) = self.state.upgrade() {
+            state.close(reason);
         }
     }
+
+    /// Returns the reason to close the connection, or `Ok` once it has no users.
+    async fn follow_tokens(&mut self) -> Result<(), CloseReason> {
+        while let Some(expires) = self.expires() {
+            self.wait_for_newer_token(expires).await?;
+            sleep(stagger(left(expires), fastrand::f64())).await;
+            self.reauthenticate(expires).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the expiry of the token that the connection is authenticated with; `None` once it has no users.
+    fn expires(&self) -> Option<Instant> {
+        Some(self.state.upgrade()?.authenticated()?.expires)
+    }
+
+    async fn wait_for_newer_token(&mut self, expires: Instant) -> Result<(), CloseReason> {
+        tokio::select! {
+            () = self.tokens.changed() => Ok(()),
+            () = sleep_until(expires) => Err(CloseReason::Expired),
+        }
+    }
+
+    /// Re-authenticates, with as many attempts as it takes.
+    async fn reauthenticate(&mut self, expires: Instant) -> Result<(), CloseReason> {
+        let mut refusals: u32 = 0;
+        loop {
+            match self.reauthenticate_once(expires, refusals).await {
+                Next::Done => return Ok(()),
+                Next::Close(reason) => return Err(reason),
+                Next::Retry { after } => tokio::select! {
+                    () = sleep(after) => {}
+                    () = sleep_until(expires) => return Err(CloseReason::Expired),
+                },
+            }
+            refusals = refusals.saturating_add(1);
+        }
+    }
+
+    async fn reauthenticate_once(&mut self, expires: Instant, refusals: u32) -> Next {
+        let permit = self.queue.acquire(left(expires).mul_f64(QUEUE_SHARE)).await;
+        // Always the newest token: one that arrived while an earlier one was being refused takes its place.
+        let Some(token) = self.tokens.newest() else {
+            permit.release();
+            return Next::Done; // until the next token arrives
+        };
+        // No longer than the earlier authentication is valid: after that the connection must not be used.
+        let timeout = self.timeout.min(left(expires));
+        let auth = auth_with_token(&token);
+        self.set_auth_pending(true);
+        let answer = authenticate(
+            self.session.clone(),
+            &self.address,
+            &auth,
+            "reauth",
+            timeout,
+        )
+        .await;
+        self.set_auth_pending(false);
+        let Some(state) = self.state.upgrade() else {
+            return Next::Close(CloseReason::Lost); // without users there is nothing left to close
+        };
+        let outcome = AuthOutcome::of(&answer);
+        match outcome {
+            AuthOutcome::Accepted => {
+                permit.release();
+                state.set_authenticated(Authenticated::from(&*token));
+                debug!(
+                    server.address = %self.address,
+                    token.version = token.version,
+                    "Redis connection re-authenticated"
+                );
+            }
+            AuthOutcome::Refused => {
+                permit.release();
+                let code = answer.as_ref().err().and_then(RedisError::code);
+                warn!(
+                    server.address = %self.address,
+                    db.response.status_code = code.unwrap_or("none"),
+                    token.version = token.version,
+                    "re-authentication rejected; previous token stays in effect"
+                );
+            }
+            AuthOutcome::TimedOut => warn!(
+                server.address = %self.address,
+                token.version = token.version,
+                "AUTH timed out; replacing connection"
+            ),
+            AuthOutcome::ConnectionLost => {}
+        }
+        judge(outcome, refusals, left(expires), fastrand::f64())
+    }
+
+    fn set_auth_pending(&self, awaits: bool) {
+        if let Some(state) = self.state.upgrade() {
+            state.auth_pending.store(awaits, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The outcome of one AUTH.
+#[derive(Debug, Clone, Copy)]
+enum AuthOutcome {
+    Accepted,
+    Refused,
+    ConnectionLost,
+    TimedOut,
+}
+
+impl AuthOutcome {
+    fn of(answer: &RedisResult<()>) -> Self {
+        match answer {
+            Ok(()) => Self::Accepted,
+            Err(error) if error.is_connection_dropped() => Self::ConnectionLost,
+            Err(error) if error.is_timeout() => Self::TimedOut,
+            Err(_) => Self::Refused,
+        }
+    }
+}
+
+/// The next step after an AUTH.
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// Wait for a newer token.
+    Done,
+    /// Try again: the earlier authentication stays in effect.
+    Retry { after: Duration },
+    /// Close the connection.
+    Close(CloseReason),
+}
+
+/// Returns the next step after an AUTH that followed so many refused ones. `remaining` is the remaining life of the
+/// connection's own token, `jitter` a random number from 0 to 1.
+fn judge(outcome: AuthOutcome, refusals: u32, remaining: Duration, jitter: f64) -> Next {
+    match outcome {
+        AuthOutcome::Accepted => Next::Done,
+        AuthOutcome::Refused => Next::Retry {
+            after: backoff(refusals, remaining).mul_f64(0.5 + 0.5 * jitter),
+        },
+        AuthOutcome::TimedOut if remaining.is_zero() => Next::Close(CloseReason::Expired),
+        AuthOutcome::TimedOut | AuthOutcome::ConnectionLost => Next::Close(CloseReason::Lost),
+    }
+}
+
+fn backoff(refusals: u32, remaining: Duration) -> Duration {
+    let share = remaining.mul_f64(RETRY_SHARE).max(FIRST_RETRY);
+    FIRST_RETRY
+        .saturating_mul(2_u32.saturating_pow(refusals))
+        .min(LONGEST_RETRY)
+        .min(share)
+}
+
+fn stagger(remaining: Duration, jitter: f64) -> Duration {
+    remaining
+        .mul_f64(STAGGER_SHARE)
+        .min(STAGGER_LIMIT)
+        .mul_f64(jitter)
+}
+
+fn left(expires: Instant) -> Duration {
+    expires.saturating_duration_since(Instant::now())
 }
 
 /// AUTH with the user name and the token.
-pub(super) fn with_token(token: &Token) -> Cmd {
+pub(super) fn auth_with_token(token: &Token) -> Cmd {
     let mut auth = redis::cmd("AUTH");
     auth.arg(&token.username).arg(token.secret.expose());
     auth
 }
 
 /// AUTH with an access key, as the default user.
-pub(super) fn with_key(key: &Secret) -> Cmd {
+pub(super) fn auth_with_key(key: &Secret) -> Cmd {
     let mut auth = redis::cmd("AUTH");
     auth.arg(key.expose());
     auth
+}
+
+/// Re-authenticates an open connection with `token`, as [`Reauthenticator`] does with each new one; for `doctor`.
+pub(in crate::pool) async fn reauthenticate(
+    connection: &NodeConnection,
+    address: &Endpoint,
+    token: &Token,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let auth = auth_with_token(token);
+    let session = connection.session.clone();
+    let answer = authenticate(session, address, &auth, "reauth", timeout).await;
+    answer.map_err(Error::of)
 }
 
 /// Sends an AUTH and counts its outcome. A late answer counts as a failure: it changes nothing that was in force.
@@ -225,43 +346,56 @@ pub(super) async fn authenticate(
     answer
 }
 
-/// When the token that the connection is signed in with ends; `None` once nobody uses the connection.
-fn end_of(life: &Weak<Life>) -> Option<Instant> {
-    Some(life.upgrade()?.signed_in()?.ends)
-}
-
-fn expire(life: &Weak<Life>) {
-    if let Some(life) = life.upgrade() {
-        life.close(Closing::Expired);
-    }
-}
-
-fn awaits_auth(life: &Weak<Life>, waits: bool) {
-    if let Some(life) = life.upgrade() {
-        life.awaits_auth.store(waits, Ordering::Relaxed);
-    }
-}
-
-fn left(ends: Instant) -> Duration {
-    ends.saturating_duration_since(Instant::now())
-}
-
-fn stagger(ends: Instant, random: f64) -> Duration {
-    left(ends)
-        .mul_f64(STAGGER_SHARE)
-        .min(STAGGER_LIMIT)
-        .mul_f64(random)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn auths_are_spread_over_a_small_part_of_what_is_left() {
-        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
-        assert_eq!(stagger(after(1000), 0.5), Duration::from_millis(2500));
-        assert_eq!(stagger(after(10), 1.0), Duration::from_millis(500));
-        assert_eq!(stagger(after(0), 1.0), Duration::ZERO);
+    #[test]
+    fn the_next_step_follows_from_the_outcome_of_auth() {
+        use AuthOutcome::{Accepted, ConnectionLost, Refused, TimedOut};
+        use Next::{Close, Done};
+        let millis = Duration::from_millis;
+        let retry = |after| Next::Retry {
+            after: millis(after),
+        };
+        let (hour, none) = (millis(3_600_000), Duration::ZERO);
+        #[rustfmt::skip]
+        let table = [
+            (Accepted, 0, hour, 1.0, Done),
+            (Accepted, 9, none, 1.0, Done),
+            (ConnectionLost, 0, hour, 1.0, Close(CloseReason::Lost)),
+            (ConnectionLost, 0, none, 1.0, Close(CloseReason::Lost)),
+            (TimedOut, 0, hour, 1.0, Close(CloseReason::Lost)),
+            (TimedOut, 0, none, 1.0, Close(CloseReason::Expired)),
+            // Doubled with each refusal, up to the limit; the jitter takes at most half.
+            (Refused, 0, hour, 1.0, retry(20)),
+            (Refused, 0, hour, 0.0, retry(10)),
+            (Refused, 3, hour, 1.0, retry(160)),
+            (Refused, 7, hour, 1.0, retry(2560)),
+            (Refused, 8, hour, 1.0, retry(5000)),
+            (Refused, 8, hour, 0.5, retry(3750)),
+            (Refused, 80, hour, 1.0, retry(5000)),
+            (Refused, u32::MAX, hour, 1.0, retry(5000)),
+            // Never more than a quarter of the remaining life, and never less than the first.
+            (Refused, 8, millis(8_000), 1.0, retry(2000)),
+            (Refused, 8, millis(100), 1.0, retry(25)),
+            (Refused, 8, millis(10), 1.0, retry(20)),
+            (Refused, 8, none, 1.0, retry(20)),
+        ];
+        for (outcome, refusals, remaining, jitter, next) in table {
+            assert_eq!(
+                judge(outcome, refusals, remaining, jitter),
+                next,
+                "{outcome:?} after {refusals} refusals, {remaining:?} remaining, jitter {jitter}"
+            );
+        }
+    }
+
+    #[test]
+    fn auths_are_spread_over_a_small_part_of_the_remaining_life() {
+        let seconds = Duration::from_secs;
+        assert_eq!(stagger(seconds(1000), 0.5), Duration::from_millis(2500));
+        assert_eq!(stagger(seconds(10), 1.0), Duration::from_millis(500));
+        assert_eq!(stagger(seconds(0), 1.0), Duration::ZERO);
     }
 }

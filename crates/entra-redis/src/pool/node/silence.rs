@@ -11,27 +11,27 @@ use std::{
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
-use super::connection::{Closing, Life};
+use super::connection::{CloseReason, ConnectionState};
 
 /// A connection that let a command's whole time-out pass gets this long for one more answer: longer than a slow moment of
 /// Redis, and short enough that service resumes within 5 s where another connection would be answered.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
 
-/// Asks the connection each time that `silence` rings, until it is taken out of use.
+/// Asks the connection each time that `unresponsive` is notified, until it is taken out of use.
 pub(super) async fn watch(
     mut session: MultiplexedConnection,
-    life: Weak<Life>,
-    silence: Arc<Notify>,
+    state: Weak<ConnectionState>,
+    unresponsive: Arc<Notify>,
 ) {
     session.set_response_timeout(LONGEST_SILENCE);
     let ping = redis::cmd("PING");
     loop {
-        silence.notified().await;
+        unresponsive.notified().await;
         let answer = session.send_packed_command(&ping).await;
-        let Some(life) = life.upgrade() else { return };
+        let Some(state) = state.upgrade() else { return };
         match answer {
-            Ok(_) => life.answered(), // a refusal is an answer
-            Err(_) if life.is_silent() => return life.close(Closing::Silent),
+            Ok(_) => state.mark_responsive(), // a refusal is an answer
+            Err(_) if state.is_unresponsive() => return state.close(CloseReason::Silent),
             Err(_) => {} // others were answered meanwhile
         }
     }

@@ -99,7 +99,8 @@ impl App {
         };
         let public = bind("PORT", config.http.public).await?;
         let admin = match config.http.admin {
-            Some(address) => Some(bind("ADMIN_PORT", address).await?),
+            // Some of its routes answer this machine only.
+            Some(address) => Some(bind("ADMIN_PORT", address).await?.with_connect_info()),
             None => None,
         };
         Ok(Self {

@@ -38,6 +38,7 @@ use crate::{
 };
 
 /// What handlers can reach.
+#[derive(Debug)]
 pub struct Context {
     /// The way to Redis.
     pub pool: Pool,
@@ -56,6 +57,7 @@ pub struct Context {
 }
 
 /// The routers of the two listeners.
+#[derive(Debug)]
 pub struct Routers {
     /// For everybody.
     pub public: Router,

@@ -15,6 +15,8 @@ mod metrics;
 mod otlp;
 mod queue;
 
+use std::fmt;
+
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{
     Layer, Registry,
@@ -88,6 +90,14 @@ fn exported_spans() -> Targets {
         .with_target(trace::TARGET, LevelFilter::TRACE)
         .with_target(env!("CARGO_CRATE_NAME"), LevelFilter::OFF)
         .with_targets(otlp::OF_EXPORTERS.map(|target| (target, LevelFilter::OFF)))
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Telemetry {

@@ -61,6 +61,7 @@ impl Found {
 }
 
 /// Asks Redis in the background whether it answers.
+#[derive(Debug)]
 pub struct RedisCheck {
     pool: Pool,
     /// `None` before the first answer.

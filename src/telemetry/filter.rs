@@ -2,7 +2,7 @@
 //!
 //! Not `tracing_subscriber::reload`: that takes a lock at every event and every step into or out of a span.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tracing::{Metadata, level_filters::LevelFilter, span, subscriber::Interest};
@@ -16,6 +16,12 @@ use crate::config;
 /// A handle on what is logged. Clones are handles on the same.
 #[derive(Clone)]
 pub struct LogFilter(Arc<ArcSwap<Directives>>);
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogFilter").field(&self.text()).finish()
+    }
+}
 
 struct Directives {
     text: String,

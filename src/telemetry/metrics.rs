@@ -44,7 +44,7 @@ impl<R> From<SetRecorderError<R>> for Error {
 }
 
 /// Reads what was measured.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     recorder: PrometheusHandle,
     process: Collector,

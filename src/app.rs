@@ -12,7 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -185,10 +185,12 @@ impl App {
         let context = Context {
             pool: pool.clone(),
             sample_key: config.sample.key,
+            clustering_policy: config.redis.clustering_policy,
             lifecycle: lifecycle.clone(),
             redis,
             metrics: self.metrics,
             visits: AtomicU64::new(0),
+            started: Instant::now(),
             log_filter: self.log_filter,
         };
         let limits = Limits {

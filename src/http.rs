@@ -7,6 +7,7 @@
 //! What does not belong here: anything that outlives a request, but for the background check of Redis that `/readyz`
 //! reads.
 
+mod checks;
 mod error;
 mod layers;
 pub mod local;
@@ -14,13 +15,17 @@ mod log_level;
 mod metrics;
 mod openapi;
 mod probes;
+mod redis_check;
 mod sample;
 mod server;
 mod status;
 mod trace;
 mod unread;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -28,10 +33,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use self::{
     error::Problem,
     layers::Limits,
-    probes::{Readiness, RedisCheck},
+    redis_check::{Readiness, RedisCheck},
     server::Server,
 };
 use crate::{
+    config::ClusteringPolicy,
     lifecycle::Lifecycle,
     redis::Pool,
     telemetry::{LogFilter, Metrics},
@@ -40,19 +46,23 @@ use crate::{
 /// What handlers can reach.
 #[derive(Debug)]
 pub struct Context {
-    /// The way to Redis.
+    /// The pool of connections to Redis.
     pub pool: Pool,
-    /// What `/sample` reads and writes.
+    /// The key that `/sample` reads and writes.
     pub sample_key: String,
-    /// Where the process stands.
+    /// The clustering policy as configured.
+    pub clustering_policy: ClusteringPolicy,
+    /// The phase of the process.
     pub lifecycle: Lifecycle,
-    /// What the background check of Redis found.
+    /// The findings of the background check of Redis.
     pub redis: Readiness,
-    /// What was measured.
+    /// The metrics to be scraped.
     pub metrics: Metrics,
-    /// Answers of `/sample` so far.
+    /// Requests for `/sample` answered so far.
     pub visits: AtomicU64,
-    /// What is logged; `None` where somebody else's subscriber decides.
+    /// The start of the service.
+    pub started: Instant,
+    /// The log filter in force; `None` where another subscriber than ours decides.
     pub log_filter: Option<LogFilter>,
 }
 
@@ -72,7 +82,6 @@ pub fn routers(
     separate_admin: bool,
     more: Router,
 ) -> Routers {
-    status::started();
     let lifecycle = context.lifecycle.clone();
     let mut documented = public_routes();
     let mut links = status::PUBLIC_LINKS.to_vec();

@@ -45,7 +45,15 @@ pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemet
         identity::instruments::BUCKETS,
         redis::instruments::BUCKETS,
     ];
-    let metrics = Metrics::install(telemetry, buckets.into_iter().flatten())?;
+    let conventions = [
+        http::instruments::CONVENTIONS,
+        redis::instruments::CONVENTIONS,
+    ];
+    let metrics = Metrics::install(
+        telemetry,
+        buckets.into_iter().flatten(),
+        conventions.into_iter().flatten(),
+    )?;
     http::instruments::describe();
     identity::instruments::describe();
     redis::instruments::describe();

@@ -161,7 +161,7 @@ pub(crate) mod instruments {
     pub(crate) const ACTIVE: &str = "http_server_active_requests";
     pub(crate) const SHED: &str = "http_server_requests_shed_total";
 
-    /// As OpenTelemetry's semantic conventions advise for HTTP, with three finer ones in front.
+    /// Bounds of histograms: those that OpenTelemetry's semantic conventions advise for HTTP, and three finer ones.
     pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
         DURATION,
         &[
@@ -170,18 +170,27 @@ pub(crate) mod instruments {
         ],
     )];
 
+    /// Names of metrics and labels, each with the name that OpenTelemetry's semantic conventions have.
+    pub(crate) const CONVENTIONS: &[(&str, &str)] = &[
+        (DURATION, "http.server.request.duration"),
+        (ACTIVE, "http.server.active_requests"),
+        ("http_request_method", "http.request.method"),
+        ("http_route", "http.route"),
+        ("http_response_status_code", "http.response.status_code"),
+    ];
+
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
     pub(crate) fn describe() {
         describe_histogram!(
             DURATION,
             Unit::Seconds,
-            "How long requests took, by method, matched route and status"
+            "Duration of requests by method, matched route and status"
         );
         describe_gauge!(ACTIVE, Unit::Count, "Requests in progress");
         describe_counter!(
             SHED,
             Unit::Count,
-            "Requests answered 503 at once because MAX_CONCURRENT_REQUESTS were in progress"
+            "Requests rejected with 503 because MAX_CONCURRENT_REQUESTS were in progress"
         );
     }
 }

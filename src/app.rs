@@ -1,23 +1,27 @@
-//! How do the parts become a service? Binds, starts, and stops in order.
+//! The service: its parts put together, started, and stopped in order.
 //!
-//! `main` makes an [`App`] of a configuration and runs it until told to stop. What always holds: the process listens at
-//! once and waits for neither token nor Redis; every task has an owner here and ends before `run` returns; no wait is
-//! unbounded.
+//! `main` makes an [`App`] of a configuration and runs it until it is asked to stop.
+//!
+//! # Invariants
+//! - The process listens at once and waits for neither a token nor Redis.
+//! - Every task has an owner here and stops before `run` returns.
+//! - No wait is unbounded.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Auth, Config},
+    config::{Auth, Config, Drain},
     http::{self, Context, Limits, RedisCheck, Server},
     identity::{self, AzureCredential},
     lifecycle::{Lifecycle, Phase},
@@ -25,41 +29,49 @@ use crate::{
     telemetry::{self, LogFilter, Metrics, Telemetry},
 };
 
-/// Background tasks only sleep or wait: they end at once.
-const TASKS_LIMIT: Duration = Duration::from_secs(1);
-/// Connections close when what was sent on them is answered.
-const POOL_LIMIT: Duration = Duration::from_secs(1);
+/// Time for background tasks to stop: they only sleep or wait.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the pool's connections to close: each does when what was sent on it is answered.
+const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Installs the recorder with everything that the service measures; with a `telemetry` that exports metrics, they leave
-/// by that way too.
+/// Installs the recorder for everything that the service measures; with a `telemetry` that exports metrics, they are
+/// exported too.
 ///
 /// # Errors
-/// Another recorder was installed in this process by somebody else.
+/// Another recorder is installed in this process.
 pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemetry::MetricsError> {
     let buckets = [
         http::instruments::BUCKETS,
         identity::instruments::BUCKETS,
         redis::instruments::BUCKETS,
     ];
-    let metrics = Metrics::install(telemetry, buckets.into_iter().flatten())?;
+    let conventions = [
+        http::instruments::CONVENTIONS,
+        redis::instruments::CONVENTIONS,
+    ];
+    let metrics = Metrics::install(
+        telemetry,
+        buckets.into_iter().flatten(),
+        conventions.into_iter().flatten(),
+    )?;
     http::instruments::describe();
     identity::instruments::describe();
     redis::instruments::describe();
     Ok(metrics)
 }
 
-/// Why the service could not start or stopped.
+/// An error that keeps the service from starting, or stops it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A listener cannot be bound.
-    #[error("cannot listen on {address}, as {variable} says")]
+    #[error("cannot listen on {address}, set by {variable}")]
     Bind {
-        /// Which says so: `PORT` or `ADMIN_PORT`.
+        /// The variable that sets the address: `PORT` or `ADMIN_PORT`.
         variable: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -69,12 +81,13 @@ pub enum Error {
     /// The pool cannot be set up.
     #[error("cannot set up the pool")]
     Pool(#[from] redis::BuildError),
-    /// A task that must outlive the service ended: a bug.
-    #[error("a task that must not end has ended")]
+    /// A task that must outlive the service exited: a bug.
+    #[error("a background task exited unexpectedly")]
     TaskEnded,
 }
 
-/// The service, put together and bound, not started.
+/// The service, bound and not started.
+#[derive(Debug)]
 pub struct App {
     config: Config,
     metrics: Metrics,
@@ -85,7 +98,7 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the listeners; nothing is served and nothing is asked until [`App::run`].
+    /// Binds the listeners; nothing is served and no token requested until [`App::run`].
     ///
     /// # Errors
     /// An address cannot be bound.
@@ -99,7 +112,8 @@ impl App {
         };
         let public = bind("PORT", config.http.public).await?;
         let admin = match config.http.admin {
-            Some(address) => Some(bind("ADMIN_PORT", address).await?),
+            // Some of its routes answer this machine only.
+            Some(address) => Some(bind("ADMIN_PORT", address).await?.with_connect_info()),
             None => None,
         };
         Ok(Self {
@@ -112,14 +126,15 @@ impl App {
         })
     }
 
-    /// Lets this machine change what is logged while the service runs, on the admin port.
+    /// Allows processes of this machine to change the log filter while the service runs, on the admin port.
+    #[must_use]
     pub fn log_filter(mut self, filter: LogFilter) -> Self {
         self.log_filter = Some(filter);
         self
     }
 
     /// Adds routes of your own to the public listener; they get the same limits, layers and errors, and the pool as their
-    /// state. With [`http::Problem`] as a handler's error, `?` on the pool's answers what `/sample` would.
+    /// state. With [`http::Problem`] as a handler's error, `?` on an error of the pool answers as `/sample` would.
     ///
     /// ```
     /// use axum::{Router, extract::State, routing::post};
@@ -134,18 +149,19 @@ impl App {
     /// ```
     ///
     /// # Panics
-    /// A path is there already among those that were added before.
+    /// A path was added before.
+    #[must_use]
     pub fn routes(mut self, routes: Router<Pool>) -> Self {
         self.routes = self.routes.merge(routes);
         self
     }
 
-    /// Where the public listener is.
+    /// Returns the public listener's address.
     pub fn public_address(&self) -> SocketAddr {
         self.public.address()
     }
 
-    /// Where the admin listener is, if there is one.
+    /// Returns the admin listener's address, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Server::address)
     }
@@ -154,121 +170,179 @@ impl App {
     /// open requests, stop the tasks, close the pool.
     ///
     /// # Errors
-    /// TLS or the credential cannot be set up, or a task that must not end did.
+    /// TLS or the credential cannot be set up, or a background task exited.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self {
-            config,
-            metrics,
-            public,
-            admin,
-            routes,
-            log_filter,
-        } = self;
-        let mut pool = Pool::from_config(config.redis.clone());
-        if config.redis.auth == Auth::Entra {
-            pool = pool.token_source(Arc::new(AzureCredential::new(config.identity.clone())?));
-        }
-        let pool = pool.build()?;
+        let running = self.build()?;
+        let result = running.serve(stop).await;
+        running.stop(result.is_ok()).await;
+        result
+    }
+
+    /// Puts the parts together and starts them.
+    fn build(self) -> Result<Running, Error> {
+        let Self { config, .. } = self;
+        let pool = pool(&config)?;
         for warning in &config.warnings {
-            warn!("{warning}");
+            warn!(config.warning = %warning, "configuration warning");
         }
         let lifecycle = Lifecycle::default();
+        let tasks = Tasks::default();
         let (check, redis) = RedisCheck::new(pool.clone());
-
-        let tasks = TaskTracker::new();
-        let stop_tasks = CancellationToken::new();
-        let task_ended = CancellationToken::new();
-        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let guard = task_ended.clone().drop_guard();
-            tasks.spawn(stop_tasks.clone().run_until_cancelled_owned(async move {
-                let _guard = guard;
-                task.await;
-            }));
+        tasks.spawn(check.run());
+        tasks.spawn(self.metrics.clone().upkeep());
+        let context = Context {
+            pool: pool.clone(),
+            sample_key: config.sample.key,
+            clustering_policy: config.redis.clustering_policy,
+            lifecycle: lifecycle.clone(),
+            redis,
+            metrics: self.metrics,
+            visits: AtomicU64::new(0),
+            started: Instant::now(),
+            log_filter: self.log_filter,
         };
-        spawn(Box::pin(async move { match check.run().await {} }));
-        let upkeep = metrics.clone().upkeep();
-        spawn(Box::pin(async move { match upkeep.await {} }));
-
-        let routers = http::routers(
-            Arc::new(Context {
-                pool: pool.clone(),
-                sample_key: config.sample.key.clone(),
-                lifecycle: lifecycle.clone(),
-                redis,
-                metrics,
-                visits: AtomicU64::new(0),
-                log_filter,
-            }),
-            &Limits {
-                timeout: config.http.request_timeout,
-                concurrency: config.http.max_concurrent_requests,
-            },
-            admin.is_some(),
-            routes.with_state(pool.clone()),
-        );
+        let limits = Limits {
+            timeout: config.http.request_timeout,
+            concurrency: config.http.max_concurrent_requests,
+        };
+        let routes = self.routes.with_state(pool.clone());
+        let routers = http::routers(Arc::new(context), &limits, self.admin.is_some(), routes);
         info!(
-            server.address = %public.address(),
-            admin.address = admin.as_ref().map(|admin| admin.address().to_string()),
+            server.address = %self.public.address(),
+            admin.address = self.admin.as_ref().map(|admin| admin.address().to_string()),
             redis.endpoint = %config.redis.endpoint,
             "listening"
         );
-        // Probes go on until requests have ended; the admin listener closes after the public one.
-        let accept_no_more = CancellationToken::new();
-        let serve = |server: Server, router, stop: &CancellationToken| {
-            let guard = task_ended.clone().drop_guard();
-            let stop = stop.clone().cancelled_owned();
-            tokio::spawn(async move {
-                let _guard = guard;
-                server.run(router, stop).await;
-            })
-        };
-        let public = serve(public, routers.public, &accept_no_more);
-        let end_admin = CancellationToken::new();
-        let admin = admin
-            .zip(routers.admin)
-            .map(|(server, router)| serve(server, router, &end_admin));
-        lifecycle.enter(Phase::Serving);
+        let admin = self.admin.zip(routers.admin);
+        Ok(Running {
+            public: Listener::start(self.public, routers.public, &tasks),
+            admin: admin.map(|(server, router)| Listener::start(server, router, &tasks)),
+            drain: config.drain,
+            pool,
+            lifecycle,
+            tasks,
+        })
+    }
+}
 
-        let ended_well = tokio::select! {
-            () = stop => true,
-            () = task_ended.cancelled() => false,
-            () = pool.ended() => false,
-        };
-        lifecycle.enter(Phase::Draining);
-        if ended_well {
-            info!(drain.delay_s = config.drain.delay.as_secs_f64(), "draining");
-            tokio::time::sleep(config.drain.delay).await;
+/// Builds the pool with the credential that the configuration names.
+fn pool(config: &Config) -> Result<Pool, Error> {
+    let mut pool = Pool::from_config(config.redis.clone());
+    if config.redis.auth == Auth::Entra {
+        pool = pool.token_source(Arc::new(AzureCredential::new(config.identity.clone())?));
+    }
+    Ok(pool.build()?)
+}
+
+/// The service while it runs.
+struct Running {
+    public: Listener,
+    admin: Option<Listener>,
+    drain: Drain,
+    pool: Pool,
+    lifecycle: Lifecycle,
+    tasks: Tasks,
+}
+
+impl Running {
+    /// Serves until `stop`, or until a task exits that must not.
+    async fn serve(&self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        self.lifecycle.enter(Phase::Serving);
+        tokio::select! {
+            () = stop => Ok(()),
+            () = self.tasks.exited.cancelled() => Err(Error::TaskEnded),
+            () = self.pool.ended() => Err(Error::TaskEnded),
         }
-        accept_no_more.cancel();
-        let public_abort = public.abort_handle();
-        if timeout(config.drain.timeout, public).await.is_err() {
-            warn!("requests were still open at the end of DRAIN_TIMEOUT and are given up");
-            public_abort.abort();
+    }
+
+    /// Stops in order. Only a service that works waits until load balancers notice.
+    async fn stop(self, works: bool) {
+        self.lifecycle.enter(Phase::Draining);
+        if works {
+            let delay = self.drain.delay;
+            info!(drain.delay_s = delay.as_secs_f64(), "draining");
+            tokio::time::sleep(delay).await;
         }
-        end_admin.cancel();
-        stop_tasks.cancel();
-        tasks.close();
+        if !self.public.stop(self.drain.timeout).await {
+            warn!(
+                drain.timeout_s = self.drain.timeout.as_secs_f64(),
+                "drain timeout reached; closing connections with open requests"
+            );
+        }
+        // Probes are answered until the public listener has stopped.
         let rest = async {
-            if let Some(admin) = admin {
-                let abort = admin.abort_handle();
-                if timeout(TASKS_LIMIT / 2, admin).await.is_err() {
-                    abort.abort();
+            let admin = async {
+                if let Some(admin) = self.admin {
+                    admin.stop(TASKS_TIMEOUT / 2).await;
                 }
-            }
-            tasks.wait().await;
+            };
+            tokio::join!(admin, self.tasks.stop());
         };
-        if timeout(TASKS_LIMIT, rest).await.is_err() {
-            warn!("a background task did not end in time");
+        if timeout(TASKS_TIMEOUT, rest).await.is_err() {
+            warn!("a background task did not stop in time");
         }
-        if timeout(POOL_LIMIT, pool.close()).await.is_err() {
-            warn!("connections to Redis were still busy and are given up");
+        if timeout(POOL_TIMEOUT, self.pool.close()).await.is_err() {
+            warn!("connections to Redis still busy; closing them");
         }
-        match ended_well {
-            true => {
-                info!("stopped");
-                Ok(())
-            }
-            false => Err(Error::TaskEnded),
+        if works {
+            info!("stopped");
         }
+    }
+}
+
+/// The tasks that must outlive the service.
+#[derive(Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    /// Cancelled when a task exits.
+    exited: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = Infallible> + Send + 'static) {
+        let guard = self.exited.clone().drop_guard();
+        let task = async move {
+            let _guard = guard;
+            match task.await {}
+        };
+        let stop = self.stop.clone();
+        self.tracker.spawn(stop.run_until_cancelled_owned(task));
+    }
+
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// A server in a task of its own.
+struct Listener {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Listener {
+    /// Starts a server; an exit before [`Listener::stop`] is noticed as one of `tasks`.
+    fn start(server: Server, router: Router, tasks: &Tasks) -> Self {
+        let guard = tasks.exited.clone().drop_guard();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            server.run(router, stopped).await;
+        });
+        Self { task, stop }
+    }
+
+    /// Accepts no more connections and waits for open requests; returns whether they ended within `limit`.
+    async fn stop(mut self, limit: Duration) -> bool {
+        self.stop.cancel();
+        let stopped = timeout(limit, &mut self.task).await.is_ok();
+        if !stopped {
+            self.task.abort();
+        }
+        stopped
     }
 }

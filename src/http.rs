@@ -7,6 +7,7 @@
 //! What does not belong here: anything that outlives a request, but for the background check of Redis that `/readyz`
 //! reads.
 
+mod checks;
 mod error;
 mod layers;
 pub mod local;
@@ -14,13 +15,17 @@ mod log_level;
 mod metrics;
 mod openapi;
 mod probes;
+mod redis_check;
 mod sample;
 mod server;
 mod status;
 mod trace;
 mod unread;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -28,34 +33,41 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use self::{
     error::Problem,
     layers::Limits,
-    probes::{Readiness, RedisCheck},
+    redis_check::{Readiness, RedisCheck},
     server::Server,
 };
 use crate::{
+    config::ClusteringPolicy,
     lifecycle::Lifecycle,
     redis::Pool,
     telemetry::{LogFilter, Metrics},
 };
 
 /// What handlers can reach.
+#[derive(Debug)]
 pub struct Context {
-    /// The way to Redis.
+    /// The pool of connections to Redis.
     pub pool: Pool,
-    /// What `/sample` reads and writes.
+    /// The key that `/sample` reads and writes.
     pub sample_key: String,
-    /// Where the process stands.
+    /// The clustering policy as configured.
+    pub clustering_policy: ClusteringPolicy,
+    /// The phase of the process.
     pub lifecycle: Lifecycle,
-    /// What the background check of Redis found.
+    /// The findings of the background check of Redis.
     pub redis: Readiness,
-    /// What was measured.
+    /// The metrics to be scraped.
     pub metrics: Metrics,
-    /// Answers of `/sample` so far.
+    /// Requests for `/sample` answered so far.
     pub visits: AtomicU64,
-    /// What is logged; `None` where somebody else's subscriber decides.
+    /// The start of the service.
+    pub started: Instant,
+    /// The log filter in force; `None` where another subscriber than ours decides.
     pub log_filter: Option<LogFilter>,
 }
 
 /// The routers of the two listeners.
+#[derive(Debug)]
 pub struct Routers {
     /// For everybody.
     pub public: Router,
@@ -70,7 +82,6 @@ pub fn routers(
     separate_admin: bool,
     more: Router,
 ) -> Routers {
-    status::started();
     let lifecycle = context.lifecycle.clone();
     let mut documented = public_routes();
     let mut links = status::PUBLIC_LINKS.to_vec();
@@ -150,7 +161,7 @@ pub(crate) mod instruments {
     pub(crate) const ACTIVE: &str = "http_server_active_requests";
     pub(crate) const SHED: &str = "http_server_requests_shed_total";
 
-    /// As OpenTelemetry's semantic conventions advise for HTTP, with three finer ones in front.
+    /// Bounds of histograms: those that OpenTelemetry's semantic conventions advise for HTTP, and three finer ones.
     pub(crate) const BUCKETS: &[(&str, &[f64])] = &[(
         DURATION,
         &[
@@ -159,18 +170,27 @@ pub(crate) mod instruments {
         ],
     )];
 
+    /// Names of metrics and labels, each with the name that OpenTelemetry's semantic conventions have.
+    pub(crate) const CONVENTIONS: &[(&str, &str)] = &[
+        (DURATION, "http.server.request.duration"),
+        (ACTIVE, "http.server.active_requests"),
+        ("http_request_method", "http.request.method"),
+        ("http_route", "http.route"),
+        ("http_response_status_code", "http.response.status_code"),
+    ];
+
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
     pub(crate) fn describe() {
         describe_histogram!(
             DURATION,
             Unit::Seconds,
-            "How long requests took, by method, matched route and status"
+            "Duration of requests by method, matched route and status"
         );
         describe_gauge!(ACTIVE, Unit::Count, "Requests in progress");
         describe_counter!(
             SHED,
             Unit::Count,
-            "Requests answered 503 at once because MAX_CONCURRENT_REQUESTS were in progress"
+            "Requests rejected with 503 because MAX_CONCURRENT_REQUESTS were in progress"
         );
     }
 }

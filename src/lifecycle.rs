@@ -1,20 +1,25 @@
-//! Starting, serving or draining? The one place that knows, and the signals that change it.
+//! The phase of the process (starting, serving or draining), and the signals that change it.
 //!
-//! `app` moves it on; `http` reads it to answer `/readyz` and to tell clients of HTTP/1 to come back on another
-//! connection. What always holds: it only moves forward.
+//! `app` advances it; `http` reads it to answer `/readyz` and to ask clients of HTTP/1 to reconnect.
+//!
+//! # Invariants
+//! - The phase only advances.
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
-/// Where the process stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The phase of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Not listening yet.
     Starting,
-    /// Taking requests.
+    /// Serving requests.
     Serving,
-    /// Told to stop: finishing what is open.
+    /// Shutting down: open requests are finished.
     Draining,
 }
 
@@ -29,22 +34,22 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// The phase now.
+    /// Returns the phase now.
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Moves on to a later phase; an earlier one changes nothing.
+    /// Advances to a later phase; an earlier one changes nothing.
     pub fn enter(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
-            let moves = phase > *now;
+            let advances = phase > *now;
             *now = phase.max(*now);
-            moves
+            advances
         });
     }
 }
 
-/// Waits for SIGTERM or SIGINT. From then on the next one ends the process at once with exit code 1: somebody insists.
+/// Waits for SIGTERM or SIGINT. From then on a second one exits immediately, with code 1.
 ///
 /// # Errors
 /// The handlers cannot be installed.
@@ -61,10 +66,10 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             }
         };
         let name = either().await;
-        tracing::info!(signal = name, "told to stop");
+        tracing::info!(signal = name, "received shutdown signal");
         tokio::spawn(async move {
             let name = either().await;
-            tracing::warn!(signal = name, "told to stop again, ending at once");
+            tracing::warn!(signal = name, "received second signal, exiting immediately");
             std::process::exit(1);
         });
     })
@@ -75,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_phase_only_moves_forward() {
+    fn the_phase_only_advances() {
         let lifecycle = Lifecycle::default();
         assert_eq!(lifecycle.phase(), Phase::Starting);
         lifecycle.enter(Phase::Draining);

@@ -1,12 +1,17 @@
-//! What do we report? Log lines to standard output, metrics for whoever scrapes, and, where a collector is configured,
-//! traces, log records and metrics by OTLP.
+//! Telemetry: log lines on standard output, metrics to be scraped, and, where a collector is configured, traces, log
+//! records and metrics by OTLP.
 //!
 //! `main` starts it once, before anything else can report, and finishes it last; modules then use the `tracing` and
-//! `metrics` macros and know nothing of this one. What always holds: an event is one line; what nobody scrapes or
-//! collects does not grow; a collector that is away, slow or silent costs a counted drop and never a request; what the
-//! exporters do themselves is not exported; without a collector nothing is set up for one.
+//! `metrics` macros and know nothing of this one.
 //!
-//! What does not belong here: which spans, events and instruments there are. Each module has its own.
+//! # Invariants
+//! - An event is one line.
+//! - Memory does not grow while metrics are not scraped or a collector is away.
+//! - A collector that is unreachable, slow or silent costs a counted drop and never a request.
+//! - What the exporters do themselves is not exported.
+//! - Without a collector nothing is set up for one.
+//!
+//! Spans, events and instruments do not belong here: each module has its own.
 
 mod bridge;
 mod filter;
@@ -14,6 +19,8 @@ mod lines;
 mod metrics;
 mod otlp;
 mod queue;
+
+use std::fmt;
 
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{
@@ -31,30 +38,30 @@ pub use self::{
 use self::{lines::Lines, otlp::Exporters};
 use crate::{config, trace};
 
-/// What was started; to be finished.
-#[must_use = "what waits to leave the process leaves when it is finished"]
+/// Telemetry in operation.
+#[must_use = "call `finish` to flush pending telemetry"]
 pub struct Telemetry {
     lines: Option<Lines>,
     exporters: Exporters,
     filter: LogFilter,
 }
 
-/// Starts logging and hands panics to it; starts the exporters that are configured.
+/// Starts logging, panics included, and the exporters that are configured.
 ///
-/// Must be called in a runtime: exporters live there. Installs no subscriber where there is one already: the first one
-/// in a process wins.
+/// Must be called in a runtime, on which the exporters run. Keeps a subscriber that is installed already: the first one in a
+/// process wins.
 ///
 /// # Errors
 /// An exporter cannot be set up.
 pub fn start(config: &config::Telemetry) -> Result<Telemetry, Error> {
     let exporters = Exporters::new(config)?;
     let (lines, layer) = lines::start(config);
-    let filter = LogFilter::new(&config.log_filter);
+    let (filter, log_filter) = LogFilter::new(&config.log_filter);
     let installed = Registry::default()
         .with(
             layer
                 .and_then(exporters.records())
-                .with_filter(filter.clone().and(not_for_traces())),
+                .with_filter(log_filter.and(not_for_traces())),
         )
         .with(exporters.tracer().map(|tracer| {
             OpenTelemetryLayer::new(tracer)
@@ -75,30 +82,38 @@ pub fn start(config: &config::Telemetry) -> Result<Telemetry, Error> {
     })
 }
 
-/// Log lines stand in spans of their own, whatever is logged: those of traces would hide the request's id.
+/// Excludes the spans of traces, which would hide the request's id: log lines have spans of their own.
 fn not_for_traces<S>() -> impl Filter<S> {
     filter_fn(|metadata| metadata.target() != trace::TARGET).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// Our own spans for traces, and those at `info` of a program that adds routes of its own; never the exporters'. Our
-/// other spans are for log lines.
+/// Selects our own spans for traces, and those at `info` of a program that adds routes of its own; never the exporters'.
+/// Our other spans are for log lines.
 fn exported_spans() -> Targets {
     Targets::new()
         .with_default(LevelFilter::INFO)
         .with_target(trace::TARGET, LevelFilter::TRACE)
-        .with_target("entra_redis", LevelFilter::OFF) // and what begins so: the service and the emulator
-        .with_targets(otlp::OF_EXPORTERS.map(|target| (target, LevelFilter::OFF)))
+        .with_target("entra_redis", LevelFilter::OFF)
+        .with_targets(queue::EXPORTER_TARGETS.map(|target| (target, LevelFilter::OFF)))
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Telemetry {
-    /// What is logged, to be changed while the process runs.
+    /// Returns a handle that changes the log filter while the process runs.
     pub fn log_filter(&self) -> LogFilter {
         self.filter.clone()
     }
 
-    /// Exports what is waiting and writes the last lines, each within a second, and reports no more.
+    /// Exports pending telemetry and writes the last lines, each within a second, then stops reporting.
     ///
-    /// Dropping the future gives up what has not left yet.
+    /// Dropping the future discards what is pending.
     pub async fn finish(self) {
         self.exporters.finish().await;
         drop(self.lines);

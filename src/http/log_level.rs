@@ -19,8 +19,6 @@ use utoipa::ToSchema;
 use super::{Context, error::Problem};
 use crate::{config::log_filter, telemetry::LogFilter};
 
-pub(super) const PATH: &str = "/log-level";
-
 /// Longer than any filter that a person writes.
 pub(super) const LARGEST_FILTER_BYTES: usize = 4 * 1024;
 

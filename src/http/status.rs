@@ -3,11 +3,7 @@
 //! Page, style and script come from the binary and load nothing else; the policy that travels with them forbids all
 //! other. Identity, credential and nodes are told on the admin port alone: the public one is for everybody.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
-    time::{Instant, SystemTime},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Json, Router,
@@ -20,13 +16,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    Context,
-    probes::{self, Check},
-};
-
-/// When the first context was made, as good as the process's start.
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+use super::{Context, checks::Checks};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -39,18 +29,18 @@ pub(super) const ADMIN_LINKS: &[&str] = &["readyz", "metrics"];
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
-    /// As `/readyz` has it.
+    /// As in `/readyz`.
     ready: bool,
-    /// Each check by name, as `/readyz` has them.
-    checks: BTreeMap<&'static str, Check>,
-    /// How long the token held will live; 0 once it has ended, `null` without one.
+    /// As in `/readyz`.
+    checks: Checks,
+    /// Time until the token expires; 0 once it has, `null` without one.
     #[schema(required = true)]
     token_expires_in_seconds: Option<u64>,
-    /// Connections to Redis that are open and signed in.
+    /// Connections to Redis that are open and authenticated.
     connections_open: usize,
-    /// Connections that there should be.
+    /// Connections that the pool keeps open.
     connections_wanted: usize,
-    /// Visits of `/sample` that this replica answered.
+    /// Requests for `/sample` that this replica answered.
     visits: u64,
     uptime_seconds: u64,
     version: &'static str,
@@ -78,25 +68,18 @@ pub(super) struct Node {
     connections_open: usize,
 }
 
-/// Notes when the process started.
-pub(super) fn started() {
-    LazyLock::force(&STARTED);
-}
-
 impl Status {
     fn now(context: &Context) -> Self {
-        let (ready, checks) = probes::checks(context);
+        let checks = Checks::now(context);
         let connections = context.pool.status();
-        let held = context.pool.identity().and_then(|identity| identity.token);
-        let left = held.map(|held| held.expires_at.duration_since(SystemTime::now()));
         Self {
-            ready,
+            ready: checks.is_ready(),
+            token_expires_in_seconds: checks.token_expires_in_seconds(),
             checks,
-            token_expires_in_seconds: left.map(|left| left.unwrap_or_default().as_secs()),
             connections_open: connections.open,
             connections_wanted: connections.size,
-            visits: context.visits.load(std::sync::atomic::Ordering::Relaxed),
-            uptime_seconds: STARTED.elapsed().as_secs(),
+            visits: context.visits.load(Ordering::Relaxed),
+            uptime_seconds: context.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }

@@ -57,8 +57,8 @@ impl Unread {
         })
     }
 
-    /// Tells who is answered.
-    pub(super) fn tell(&self, mut response: Response) -> Response {
+    /// Announces in the response that the connection closes, where the body was not read.
+    pub(super) fn close_if_left(&self, mut response: Response) -> Response {
         if self.is_left() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);

@@ -1,11 +1,12 @@
-//! The same metrics by OTLP: a recorder that gives what is recorded to OpenTelemetry's meter, and the fan-out to both.
+//! Metrics by OTLP: a recorder that passes what is recorded to OpenTelemetry's meter.
 //!
 //! Installed only where metrics are exported. Of the crates that do this none keeps the histograms' bounds or gives the
-//! conventions' names; what is left to do is little.
+//! conventions' names.
 //!
-//! Names: where OpenTelemetry's semantic conventions have one it is that (`http.server.request.duration`); ours lose
-//! what Prometheus adds, `_total` and the unit, so that a back end that writes them the Prometheus way (OpenTelemetry's
-//! "Prometheus compatibility") arrives at the name that is scraped. Units are seconds and bytes either way.
+//! Names: where OpenTelemetry's semantic conventions have one it is that (`http.server.request.duration`), by a table that
+//! the modules bring; the others lose what Prometheus adds, `_total` and the unit, so that a back end that writes them the
+//! Prometheus way (OpenTelemetry's "Prometheus compatibility") arrives at the name that is scraped. Units are seconds and
+//! bytes either way.
 
 use std::{
     collections::HashMap,
@@ -16,46 +17,60 @@ use std::{
 };
 
 use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
-    SharedString, Unit,
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use metrics_exporter_prometheus::PrometheusRecorder;
 use opentelemetry::{KeyValue, metrics::Meter};
 
-/// The names that OpenTelemetry's semantic conventions have.
-const CONVENTIONS: &[(&str, &str)] = &[
-    (
-        "http_server_request_duration_seconds",
-        "http.server.request.duration",
-    ),
-    ("http_server_active_requests", "http.server.active_requests"),
-    (
-        "db_client_operation_duration_seconds",
-        "db.client.operation.duration",
-    ),
-    ("db_client_connection_count", "db.client.connection.count"),
-];
+/// The attribute that the conventions define as a number; labels are text.
+const STATUS: &str = "http.response.status_code";
 
-/// The attributes that they have.
-const ATTRIBUTES: &[(&str, &str)] = &[
-    ("http_request_method", "http.request.method"),
-    ("http_route", "http.route"),
-    ("http_response_status_code", "http.response.status_code"),
-    ("db_operation_name", "db.operation.name"),
-    ("db_client_connection_state", "db.client.connection.state"),
-    ("error_type", "error.type"),
-];
+/// Names of metrics and labels as they are scraped, each with the name that OpenTelemetry's semantic conventions have.
+#[derive(Debug, Clone, Default)]
+struct Conventions(HashMap<&'static str, &'static str>);
 
-/// Gives what is recorded to OpenTelemetry.
+impl Conventions {
+    fn get(&self, scraped: &str) -> Option<&'static str> {
+        self.0.get(scraped).copied()
+    }
+
+    /// Returns the name under which a metric is exported, and its unit.
+    fn name(&self, scraped: &str) -> (String, &'static str) {
+        let name = scraped.strip_suffix("_total").unwrap_or(scraped);
+        let (name, unit) = match (name.strip_suffix("_seconds"), name.strip_suffix("_bytes")) {
+            (Some(name), _) => (name, "s"),
+            (None, Some(name)) => (name, "By"),
+            (None, None) => (name, ""),
+        };
+        (self.get(scraped).unwrap_or(name).to_owned(), unit)
+    }
+
+    /// Returns the attributes for a series' labels. An empty label, which Prometheus takes for none, is left out.
+    fn attributes(&self, key: &Key) -> Vec<KeyValue> {
+        let labels = key.labels().filter(|label| !label.value().is_empty());
+        labels
+            .map(|label| {
+                let name = self.get(label.key());
+                let name = name.map_or_else(|| label.key().to_owned(), str::to_owned);
+                match label.value().parse::<i64>() {
+                    Ok(status) if name == STATUS => KeyValue::new(name, status),
+                    _ => KeyValue::new(name, label.value().to_owned()),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Passes what is recorded to OpenTelemetry.
 pub(super) struct Bridge {
     meter: Meter,
+    conventions: Conventions,
     bounds: HashMap<String, Vec<f64>>,
     help: RwLock<HashMap<String, String>>,
     numbers: RwLock<HashMap<KeyName, Arc<Series>>>,
     histograms: RwLock<HashMap<Key, Arc<Recording>>>,
 }
 
-/// All series of one counter or gauge: read when they are exported.
+/// All series of one counter or gauge, read when they are exported.
 type Series = RwLock<HashMap<Key, (Vec<KeyValue>, Arc<AtomicU64>)>>;
 
 /// One series of a histogram.
@@ -80,10 +95,12 @@ impl Bridge {
     pub(super) fn new<'a>(
         meter: Meter,
         buckets: impl IntoIterator<Item = &'a (&'a str, &'a [f64])>,
+        conventions: impl IntoIterator<Item = &'a (&'static str, &'static str)>,
     ) -> Self {
         let bounds = buckets.into_iter();
         Self {
             meter,
+            conventions: Conventions(conventions.into_iter().copied().collect()),
             bounds: bounds
                 .map(|(name, bounds)| ((*name).to_owned(), bounds.to_vec()))
                 .collect(),
@@ -103,7 +120,7 @@ impl Bridge {
         known.get(name).cloned().unwrap_or_default()
     }
 
-    /// The number of one series; the first of a name makes the instrument.
+    /// Returns the number of one series; the first series of a name makes the instrument.
     fn number(&self, key: &Key, kind: Kind) -> Arc<AtomicU64> {
         let name = KeyName::from(key.name().to_owned());
         let known = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
@@ -120,12 +137,12 @@ impl Bridge {
         }
         drop(known);
         let mut known = series.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || (attributes(key), Arc::default());
+        let new = || (self.conventions.attributes(key), Arc::default());
         known.entry(key.clone()).or_insert_with(new).1.clone()
     }
 
     fn instrument(&self, scraped: &str, kind: Kind) -> Arc<Series> {
-        let (name, unit) = exported_name(scraped);
+        let (name, unit) = self.conventions.name(scraped);
         let help = self.help(scraped);
         let series = Arc::<Series>::default();
         let read = series.clone();
@@ -140,8 +157,8 @@ impl Bridge {
                     })
                     .build();
             }
-            // The conventions count what is open or active as something that goes up and down.
-            Kind::Gauge if convention(scraped).is_some() => {
+            // The conventions count open and active things by up-down counters.
+            Kind::Gauge if self.conventions.get(scraped).is_some() => {
                 let builder = self.meter.i64_observable_up_down_counter(name);
                 builder
                     .with_unit(unit)
@@ -178,16 +195,16 @@ impl Bridge {
             return recording.clone();
         }
         drop(known);
-        let (name, unit) = exported_name(key.name());
+        let (name, unit) = self.conventions.name(key.name());
         let builder = self.meter.f64_histogram(name).with_unit(unit);
         let mut builder = builder.with_description(self.help(key.name()));
         if let Some(bounds) = self.bounds.get(key.name()) {
             builder = builder.with_boundaries(bounds.clone());
         }
-        // One instrument asked for again is the same to the SDK.
+        // The SDK returns the same instrument for the same name.
         let recording = Arc::new(Recording {
             histogram: builder.build(),
-            attributes: attributes(key),
+            attributes: self.conventions.attributes(key),
         });
         let mut known = self
             .histograms
@@ -202,37 +219,6 @@ fn for_each(series: &Series, mut observe: impl FnMut(u64, &[KeyValue])) {
     for (attributes, number) in series.values() {
         observe(number.load(Ordering::Relaxed), attributes);
     }
-}
-
-fn convention(scraped: &str) -> Option<&'static str> {
-    let found = CONVENTIONS.iter().find(|(name, _)| *name == scraped);
-    found.map(|(_, name)| *name)
-}
-
-/// The name under which a metric leaves, and its unit.
-fn exported_name(scraped: &str) -> (String, &'static str) {
-    let name = scraped.strip_suffix("_total").unwrap_or(scraped);
-    let (name, unit) = match (name.strip_suffix("_seconds"), name.strip_suffix("_bytes")) {
-        (Some(name), _) => (name, "s"),
-        (None, Some(name)) => (name, "By"),
-        (None, None) => (name, ""),
-    };
-    (convention(scraped).unwrap_or(name).to_owned(), unit)
-}
-
-fn attributes(key: &Key) -> Vec<KeyValue> {
-    key.labels()
-        .map(|label| {
-            let found = ATTRIBUTES.iter().find(|(name, _)| *name == label.key());
-            let name = found.map_or_else(|| label.key().to_owned(), |(_, name)| (*name).to_owned());
-            // The conventions have a number here; labels are text.
-            match (label.key(), label.value().parse::<i64>()) {
-                ("http_response_status_code", Ok(status)) => KeyValue::new(name, status),
-                _ => KeyValue::new(name, label.value().to_owned()),
-            }
-        })
-        .filter(|attribute| !attribute.value.as_str().is_empty()) // an empty label is Prometheus' way to say none
-        .collect()
 }
 
 impl Recorder for Bridge {
@@ -261,102 +247,18 @@ impl Recorder for Bridge {
     }
 }
 
-/// Records everything twice.
-pub(super) struct Fanout {
-    scraped: PrometheusRecorder,
-    exported: Bridge,
-}
-
-impl Fanout {
-    pub(super) fn new(scraped: PrometheusRecorder, exported: Bridge) -> Self {
-        Self { scraped, exported }
-    }
-}
-
-struct Both<T>(T, T);
-
-impl CounterFn for Both<Counter> {
-    fn increment(&self, value: u64) {
-        self.0.increment(value);
-        self.1.increment(value);
-    }
-
-    fn absolute(&self, value: u64) {
-        self.0.absolute(value);
-        self.1.absolute(value);
-    }
-}
-
-impl GaugeFn for Both<Gauge> {
-    fn increment(&self, value: f64) {
-        self.0.increment(value);
-        self.1.increment(value);
-    }
-
-    fn decrement(&self, value: f64) {
-        self.0.decrement(value);
-        self.1.decrement(value);
-    }
-
-    fn set(&self, value: f64) {
-        self.0.set(value);
-        self.1.set(value);
-    }
-}
-
-impl HistogramFn for Both<Histogram> {
-    fn record(&self, value: f64) {
-        self.0.record(value);
-        self.1.record(value);
-    }
-}
-
-impl Recorder for Fanout {
-    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, help: SharedString) {
-        self.scraped
-            .describe_counter(key.clone(), unit, help.clone());
-        self.exported.describe_counter(key, unit, help);
-    }
-
-    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, help: SharedString) {
-        self.scraped.describe_gauge(key.clone(), unit, help.clone());
-        self.exported.describe_gauge(key, unit, help);
-    }
-
-    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, help: SharedString) {
-        self.scraped
-            .describe_histogram(key.clone(), unit, help.clone());
-        self.exported.describe_histogram(key, unit, help);
-    }
-
-    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        Counter::from_arc(Arc::new(Both(
-            self.scraped.register_counter(key, metadata),
-            self.exported.register_counter(key, metadata),
-        )))
-    }
-
-    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(Arc::new(Both(
-            self.scraped.register_gauge(key, metadata),
-            self.exported.register_gauge(key, metadata),
-        )))
-    }
-
-    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(Arc::new(Both(
-            self.scraped.register_histogram(key, metadata),
-            self.exported.register_histogram(key, metadata),
-        )))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::instruments::CONVENTIONS;
+
+    fn conventions() -> Conventions {
+        Conventions(CONVENTIONS.iter().copied().collect())
+    }
 
     #[test]
     fn names_are_the_conventions_or_ours_without_what_prometheus_adds() {
+        let conventions = conventions();
         for (scraped, exported, unit) in [
             (
                 "http_server_request_duration_seconds",
@@ -377,7 +279,7 @@ mod tests {
             ),
             ("entra_redis_build_info", "entra_redis_build_info", ""),
         ] {
-            assert_eq!(exported_name(scraped), (exported.to_owned(), unit));
+            assert_eq!(conventions.name(scraped), (exported.to_owned(), unit));
         }
     }
 
@@ -390,7 +292,7 @@ mod tests {
         ];
         let key = Key::from_parts("any", labels);
         assert_eq!(
-            attributes(&key),
+            conventions().attributes(&key),
             [
                 KeyValue::new("http.response.status_code", 503),
                 KeyValue::new("outcome", "success")

@@ -1,6 +1,6 @@
-//! Log lines: their shape, and the thread that writes them.
+//! Log lines: their format, and the thread that writes them.
 //!
-//! Lines leave on a thread of their own: a reader of standard output that stands still must not stand the service still.
+//! Lines are written by a thread of their own: a reader of standard output that blocks must not block the service.
 
 use std::{fmt, io::IsTerminal, sync::OnceLock};
 
@@ -19,30 +19,31 @@ use tracing_subscriber::{
 
 use crate::config::{self, LogFormat};
 
-/// Log lines that wait for standard output to take them; with more, the newest are dropped and counted. About 1.3 MB, and
-/// an eighth of a megabyte for the places alone, which an idle service has, too.
-const WAITING: usize = 4 * 1024;
+/// Log lines that wait to be written; beyond it, the newest are dropped and counted. About 1.3 MB, and an eighth of a
+/// megabyte for the empty queue, which an idle service pays, too.
+const QUEUE_LIMIT: usize = 4 * 1024;
 
 /// Lines dropped so far in this process.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Writes what is still waiting when it is dropped, within a second.
+/// The log's writer. Dropping it writes the lines that wait, within a second.
 pub(super) struct Lines {
     dropped: ErrorCounter,
     _guard: WorkerGuard,
 }
 
-/// The thread, and the layer that hands lines to it.
+/// Starts the thread; returns it and the layer that passes lines to it.
 pub(super) fn start(config: &config::Telemetry) -> (Lines, Box<dyn Layer<Registry> + Send + Sync>) {
     let output = std::io::stdout();
-    let format = config.log_format.unwrap_or(match output.is_terminal() {
-        true => LogFormat::Text,
-        false => LogFormat::Json,
+    let format = config.log_format.unwrap_or(if output.is_terminal() {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
     });
-    // NO_COLOR and TERM=dumb are heeded as everywhere else in this binary.
+    // Respects NO_COLOR and TERM=dumb, as everywhere else in this binary.
     let has_colours = AutoStream::choice(&output) != ColorChoice::Never;
     let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING)
+        .buffered_lines_limit(QUEUE_LIMIT)
         .finish(output);
     let lines = Lines {
         dropped: writer.error_counter(),
@@ -64,13 +65,13 @@ pub(super) fn start(config: &config::Telemetry) -> (Lines, Box<dyn Layer<Registr
     (lines, layer)
 }
 
-/// Lines dropped because standard output did not take them.
+/// Returns the number of lines dropped because standard output blocked.
 pub(super) fn dropped() -> u64 {
     DROPPED.get().map_or(0, ErrorCounter::dropped_lines) as u64
 }
 
 impl Lines {
-    /// Once these are the process's lines: panics go there, and what is dropped is counted.
+    /// Makes these the process's lines: panics are logged, and drops counted.
     pub(super) fn take_over(&self) {
         DROPPED.get_or_init(|| self.dropped.clone());
         std::panic::set_hook(Box::new(|panic| {
@@ -80,14 +81,14 @@ impl Lines {
             tracing::error!(
                 panic.location = location,
                 panic.message = message.or(payload.downcast_ref::<String>().map(String::as_str)),
-                "a task panicked, which is a bug"
+                "a task panicked; this is a bug"
             );
         }));
     }
 }
 
-/// One JSON object a line, with `trace_id` and `span_id` where the event belongs to a trace, sampled or not, ours or the
-/// caller's (the names of OpenTelemetry's "Trace Context in non-OTLP Log Formats").
+/// Formats an event as a JSON object on one line, with `trace_id` and `span_id` where the event belongs to a trace, sampled or
+/// not, ours or the caller's (the names of OpenTelemetry's "Trace Context in non-OTLP Log Formats").
 struct JsonLine(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for JsonLine

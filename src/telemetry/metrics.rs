@@ -1,4 +1,4 @@
-//! Metrics: one recorder for whoever scrapes, and a second beside it where metrics go by OTLP too.
+//! Metrics: a recorder to be scraped, and beside it a second one where metrics are exported by OTLP.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -7,33 +7,30 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use metrics_process::Collector;
+use metrics_util::layers::FanoutBuilder;
 use tokio::runtime::Handle;
 
-use super::{
-    Telemetry,
-    bridge::{Bridge, Fanout},
-    lines, queue,
-};
+use super::{Telemetry, bridge::Bridge, lines, queue};
 
 const BUILD_INFO: &str = "entra_redis_build_info";
 
-/// How often recorded values are folded into histograms: between scrapes they wait in memory.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which recorded values are folded into histograms: between scrapes they wait in memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// As the crate tokio-metrics names it: what is leaked by a service that spawns tasks shows here first.
+/// Named as in the crate tokio-metrics: leaked tasks show here first.
 const LIVE_TASKS: &str = "tokio_live_tasks_count";
 
 const LINES_DROPPED: &str = "entra_redis_log_lines_dropped_total";
 
-/// Why there is no recorder.
+/// An error that keeps the recorder from being installed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Bounds that are none.
-    #[error("the bounds of a histogram cannot be used")]
+    /// The bounds of a histogram are invalid.
+    #[error("invalid bounds for a histogram")]
     Bounds(#[from] BuildError),
-    /// There is one in this process already.
-    #[error("another recorder was installed by somebody else")]
+    /// Another recorder is installed.
+    #[error("another metrics recorder is already installed in this process")]
     Taken,
 }
 
@@ -43,22 +40,24 @@ impl<R> From<SetRecorderError<R>> for Error {
     }
 }
 
-/// Reads what was measured.
-#[derive(Clone)]
+/// The read side of the recorder.
+#[derive(Debug, Clone)]
 pub struct Metrics {
     recorder: PrometheusHandle,
     process: Collector,
 }
 
 impl Metrics {
-    /// Installs the recorder with the bounds of each histogram; later calls in one process share the first one's
-    /// recorder. Modules describe their own instruments, after this.
+    /// Installs the recorder with the bounds of each histogram, and the names that OpenTelemetry's semantic conventions
+    /// have for metrics and labels; later calls in one process return the first one's. Modules describe their own
+    /// instruments, after this.
     ///
     /// # Errors
-    /// Another recorder was installed by somebody else.
+    /// Another recorder is installed in this process.
     pub fn install<'a>(
         telemetry: Option<&Telemetry>,
         buckets: impl IntoIterator<Item = &'a (&'a str, &'a [f64])>,
+        conventions: impl IntoIterator<Item = &'a (&'static str, &'static str)>,
     ) -> Result<Self, Error> {
         static INSTALLED: OnceLock<Metrics> = OnceLock::new();
         if let Some(metrics) = INSTALLED.get() {
@@ -77,8 +76,11 @@ impl Metrics {
         let exporters = telemetry.map(|telemetry| &telemetry.exporters);
         match exporters.and_then(|exporters| exporters.meter()) {
             Some(meter) => {
-                let bridge = Bridge::new(meter, buckets);
-                metrics::set_global_recorder(Fanout::new(recorder, bridge))?;
+                let bridge = Bridge::new(meter, buckets, conventions);
+                let both = FanoutBuilder::default()
+                    .add_recorder(recorder)
+                    .add_recorder(bridge);
+                metrics::set_global_recorder(both.build())?;
             }
             None => metrics::set_global_recorder(recorder)?,
         }
@@ -86,13 +88,13 @@ impl Metrics {
         describe_gauge!(
             BUILD_INFO,
             Unit::Count,
-            "Always 1; the labels say which build runs"
+            "Always 1; labels identify the build"
         );
-        describe_gauge!(LIVE_TASKS, Unit::Count, "Tasks that have not ended");
+        describe_gauge!(LIVE_TASKS, Unit::Count, "Tasks that are alive");
         describe_counter!(
             LINES_DROPPED,
             Unit::Count,
-            "Log lines dropped because standard output did not take them"
+            "Log lines dropped because standard output blocked"
         );
         queue::describe();
         if let Some(exporters) = exporters {
@@ -102,27 +104,28 @@ impl Metrics {
         Ok(INSTALLED.get_or_init(|| metrics).clone())
     }
 
-    /// Everything measured so far, in Prometheus' text format.
+    /// Returns everything measured so far, in Prometheus' text format.
     pub fn render(&self) -> String {
-        self.look();
-        // OpenTelemetry's `db.client.connection.count` is a gauge, but Prometheus keeps the ending for histograms and
-        // has its linter complain; of what has no type it says nothing.
+        self.read();
+        // Gauges named by OpenTelemetry (`db.client.connection.count`, `tokio_live_tasks_count`) end in `_count`, which
+        // Prometheus reserves for histograms: `promtool check metrics` rejects such a gauge, but not a metric without a type.
+        // Changed in the text, because the exporter cannot omit a type.
         let text = self.recorder.render();
         text.replace("_count gauge\n", "_count untyped\n")
     }
 
-    /// Folds recorded values into histograms, for ever: an unscraped process must not grow. What is read rather than
-    /// recorded is read anew, for those who get metrics without asking.
+    /// Folds recorded values into histograms, for ever: a process that is not scraped must not grow. Values that are read
+    /// rather than recorded are read, too, for exporters.
     pub async fn upkeep(self) -> std::convert::Infallible {
         loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            self.look();
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            self.read();
             self.recorder.run_upkeep();
         }
     }
 
-    /// Reads what nobody records.
-    fn look(&self) {
+    /// Reads the values that are not recorded by events.
+    fn read(&self) {
         self.process.collect();
         counter!(LINES_DROPPED).absolute(lines::dropped());
         if let Ok(runtime) = Handle::try_current() {

@@ -1,7 +1,7 @@
-//! The exporters: how traces, log records and metrics reach a collector by OTLP, over gRPC or as protobuf over HTTP.
+//! The exporters: traces, log records and metrics by OTLP, over gRPC or as protobuf over HTTP.
 //!
 //! The OpenTelemetry SDK batches, retries and reads its own variables (headers, sampler, resource attributes, delays;
-//! `config` has checked them); what it cannot know is here: TLS, limits, and what the service is called.
+//! `config` has checked them). This module adds TLS, limits and the service's resource attributes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,34 +34,24 @@ use crate::{
     tls,
 };
 
-/// Begins the target of whatever the exporters and what they stand on say and do: exporting that would never end.
-pub(super) const OF_EXPORTERS: [&str; 7] = [
-    "h2",
-    "hyper",
-    "opentelemetry",
-    "reqwest",
-    "rustls",
-    "tonic",
-    "tower",
-];
+/// Time to export what is pending at the end; the last log lines have another second (`tracing_appender`'s own limit).
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of a connection to a collector; part of the export's own timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What waits at the end leaves within this; the last log lines have another second (`tracing_appender`'s own limit).
-const FINISH_LIMIT: Duration = Duration::from_secs(1);
-/// A collector's machine that does not answer at all is given up after this, as part of the export's own limit.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
+/// The default of `service.name`, and the name of our instrumentation.
 const SCOPE: &str = "entra-redis";
 
-/// Why telemetry cannot be exported.
+/// An error in setting up the exporters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An exporter cannot be made.
     #[error("cannot set up the export to {endpoint}")]
     Exporter {
-        /// Where to.
+        /// The collector's endpoint.
         endpoint: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: ExporterBuildError,
     },
@@ -80,7 +70,7 @@ pub(super) struct Exporters {
     metrics: Option<SdkMeterProvider>,
 }
 
-/// The three builders of exporters have the same methods and no trait that says so.
+/// Builds an exporter: the three builders have the same methods and no common trait.
 macro_rules! exporter {
     ($exporter:ty, $otlp:expr, $roots:expr) => {{
         let otlp: &Otlp = $otlp;
@@ -90,12 +80,13 @@ macro_rules! exporter {
                     .with_tonic()
                     .with_endpoint(&otlp.endpoint)
                     .with_timeout(otlp.timeout);
-                match is_https(otlp) {
+                let builder = if is_https(otlp) {
                     // The same roots: rustls-native-certs reads SSL_CERT_FILE and SSL_CERT_DIR too.
-                    true => builder.with_tls_config(ClientTlsConfig::new().with_native_roots()),
-                    false => builder,
-                }
-                .build()
+                    builder.with_tls_config(ClientTlsConfig::new().with_native_roots())
+                } else {
+                    builder
+                };
+                builder.build()
             }
             OtlpProtocol::HttpProtobuf => <$exporter>::builder()
                 .with_http()
@@ -113,58 +104,14 @@ macro_rules! exporter {
 }
 
 impl Exporters {
-    /// Sets up what is configured; nothing is sent yet.
+    /// Sets up what is configured; nothing is exported yet.
     pub(super) fn new(config: &config::Telemetry) -> Result<Self, Error> {
-        let roots = &config.roots;
-        let traces = match &config.traces {
-            Some(otlp) => {
-                let queue = Queue::new("traces", config.spans_waiting);
-                let exporter = exporter!(SpanExporter, otlp, roots);
-                let batches = SpanBatches::default().with_max_queue_size(config.spans_waiting);
-                let processor = BatchSpanProcessor::builder(Counted::new(exporter, &queue))
-                    .with_batch_config(batches.build())
-                    .build();
-                let provider = SdkTracerProvider::builder()
-                    .with_span_processor(Bounded::new(processor, &queue))
-                    .with_resource(resource(config))
-                    .build();
-                Some((provider, queue))
-            }
-            None => None,
-        };
-        let logs = match &config.logs {
-            Some(otlp) => {
-                let queue = Queue::new("logs", config.records_waiting);
-                let exporter = exporter!(LogExporter, otlp, roots);
-                let batches = RecordBatches::default().with_max_queue_size(config.records_waiting);
-                let processor = BatchLogProcessor::builder(Counted::new(exporter, &queue))
-                    .with_batch_config(batches.build())
-                    .build();
-                let provider = SdkLoggerProvider::builder()
-                    .with_log_processor(Bounded::new(processor, &queue))
-                    .with_resource(resource(config))
-                    .build();
-                Some((provider, queue))
-            }
-            None => None,
-        };
-        let metrics = match &config.metrics {
-            Some(otlp) => {
-                let exporter = exporter!(MetricExporter, otlp, roots);
-                let queue = Queue::new("metrics", 0); // nothing waits: sums are read when they are sent
-                let reader = PeriodicReader::builder(Counted::new(exporter, &queue)).build();
-                let provider = SdkMeterProvider::builder()
-                    .with_reader(reader)
-                    .with_resource(resource(config))
-                    .build();
-                Some(provider)
-            }
-            None => None,
-        };
+        let (to_traces, to_logs) = (config.traces.as_ref(), config.logs.as_ref());
+        let to_metrics = config.metrics.as_ref();
         Ok(Self {
-            traces,
-            logs,
-            metrics,
+            traces: to_traces.map(|otlp| traces(config, otlp)).transpose()?,
+            logs: to_logs.map(|otlp| logs(config, otlp)).transpose()?,
+            metrics: to_metrics.map(|otlp| metrics(config, otlp)).transpose()?,
         })
     }
 
@@ -173,7 +120,7 @@ impl Exporters {
         Some(provider.tracer(SCOPE))
     }
 
-    /// The layer that makes records of events.
+    /// Returns the layer that makes records of events.
     pub(super) fn records(
         &self,
     ) -> Option<OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>> {
@@ -185,7 +132,7 @@ impl Exporters {
         Some(self.metrics.as_ref()?.meter(SCOPE))
     }
 
-    /// Makes the series of what may be dropped.
+    /// Creates the series that count drops.
     pub(super) fn count_from_zero(&self) {
         if let Some((_, queue)) = &self.traces {
             queue.count_from_zero();
@@ -195,7 +142,7 @@ impl Exporters {
         }
     }
 
-    /// Sends what is waiting, all signals at once, and gives up what has not left in time.
+    /// Exports what is pending, all signals at once, and discards what is not exported in time.
     pub(super) async fn finish(self) {
         let mut ending = JoinSet::new();
         let mut end = |shut_down: Box<dyn FnOnce() -> OTelSdkResult + Send>| {
@@ -203,17 +150,17 @@ impl Exporters {
         };
         if let Some((provider, _)) = self.traces {
             end(Box::new(move || {
-                provider.shutdown_with_timeout(FINISH_LIMIT)
+                provider.shutdown_with_timeout(FINISH_TIMEOUT)
             }));
         }
         if let Some((provider, _)) = self.logs {
             end(Box::new(move || {
-                provider.shutdown_with_timeout(FINISH_LIMIT)
+                provider.shutdown_with_timeout(FINISH_TIMEOUT)
             }));
         }
         if let Some(provider) = self.metrics {
             end(Box::new(move || {
-                provider.shutdown_with_timeout(FINISH_LIMIT)
+                provider.shutdown_with_timeout(FINISH_TIMEOUT)
             }));
         }
         let all = async {
@@ -223,20 +170,62 @@ impl Exporters {
             }
             whole
         };
-        if tokio::time::timeout(FINISH_LIMIT, all).await != Ok(true) {
-            warn!("the last spans, log records or metrics could not be exported and are given up");
+        if tokio::time::timeout(FINISH_TIMEOUT, all).await != Ok(true) {
+            warn!("could not export pending telemetry; discarding it");
         }
-        ending.detach_all(); // threads that hang end with the process
+        ending.detach_all(); // blocked threads end with the process
     }
 }
 
-/// What everything exported says of its origin. What `OTEL_RESOURCE_ATTRIBUTES` says wins.
+fn traces(
+    config: &config::Telemetry,
+    otlp: &Otlp,
+) -> Result<(SdkTracerProvider, Arc<Queue>), Error> {
+    let queue = Queue::new("traces", config.spans_waiting);
+    let exporter = exporter!(SpanExporter, otlp, &config.roots);
+    let batches = SpanBatches::default().with_max_queue_size(config.spans_waiting);
+    let processor = BatchSpanProcessor::builder(Counted::new(exporter, &queue))
+        .with_batch_config(batches.build())
+        .build();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(Bounded::new(processor, &queue))
+        .with_resource(resource(config))
+        .build();
+    Ok((provider, queue))
+}
+
+fn logs(config: &config::Telemetry, otlp: &Otlp) -> Result<(SdkLoggerProvider, Arc<Queue>), Error> {
+    let queue = Queue::new("logs", config.records_waiting);
+    let exporter = exporter!(LogExporter, otlp, &config.roots);
+    let batches = RecordBatches::default().with_max_queue_size(config.records_waiting);
+    let processor = BatchLogProcessor::builder(Counted::new(exporter, &queue))
+        .with_batch_config(batches.build())
+        .build();
+    let provider = SdkLoggerProvider::builder()
+        .with_log_processor(Bounded::new(processor, &queue))
+        .with_resource(resource(config))
+        .build();
+    Ok((provider, queue))
+}
+
+fn metrics(config: &config::Telemetry, otlp: &Otlp) -> Result<SdkMeterProvider, Error> {
+    let exporter = exporter!(MetricExporter, otlp, &config.roots);
+    let queue = Queue::new("metrics", 0); // nothing waits: sums are read when they are exported
+    let reader = PeriodicReader::builder(Counted::new(exporter, &queue)).build();
+    let provider = SdkMeterProvider::builder()
+        .with_reader(reader)
+        .with_resource(resource(config))
+        .build();
+    Ok(provider)
+}
+
+/// Returns the attributes of the origin of everything exported. `OTEL_RESOURCE_ATTRIBUTES` takes precedence.
 fn resource(config: &config::Telemetry) -> Resource {
     let mut attributes = vec![
         KeyValue::new("service.name", SCOPE),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
     ];
-    // Without it the sums of several replicas would be one series that jumps between them.
+    // Without it the sums of several replicas would be one series that alternates between them.
     if let Some(instance) = &config.instance {
         attributes.push(KeyValue::new("service.instance.id", instance.clone()));
     }
@@ -249,10 +238,9 @@ fn resource(config: &config::Telemetry) -> Resource {
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_detector(Box::new(EnvResourceDetector::new()));
     match &config.service_name {
-        Some(name) => ours.with_service_name(name.clone()),
-        None => ours,
+        Some(name) => ours.with_service_name(name.clone()).build(),
+        None => ours.build(),
     }
-    .build()
 }
 
 fn is_https(otlp: &Otlp) -> bool {
@@ -260,7 +248,7 @@ fn is_https(otlp: &Otlp) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
 }
 
-/// Our own HTTP client, on the runtime: the SDK's threads, which wait for the answers, are in none.
+/// An HTTP client that runs on the runtime: the SDK's threads, which wait for the responses, have none.
 #[derive(Debug)]
 struct Client {
     http: reqwest::Client,
@@ -270,12 +258,13 @@ struct Client {
 impl Client {
     fn new(otlp: &Otlp, roots: &Roots) -> Result<Self, Error> {
         let builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .timeout(otlp.timeout)
-            .redirect(reqwest::redirect::Policy::none()); // the headers may hold a key
-        let builder = match is_https(otlp) {
-            true => builder.tls_backend_preconfigured(tls::client_config(roots, None)?),
-            false => builder,
+            .redirect(reqwest::redirect::Policy::none()); // the headers may contain a key
+        let builder = if is_https(otlp) {
+            builder.tls_backend_preconfigured(tls::client_config(roots, None)?)
+        } else {
+            builder
         };
         Ok(Self {
             http: builder.build().map_err(Error::HttpClient)?,

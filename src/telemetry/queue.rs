@@ -1,8 +1,11 @@
-//! What waits for a collector: bounded, and counted where it is lost.
+//! Queues of what waits for a collector: bounded, with drops counted.
 //!
-//! The OpenTelemetry SDK bounds its queues too but keeps to itself how much it dropped, so each is entered here first,
-//! with the same bound. What always holds: a span or record that was let in and did not arrive is counted once; trouble
-//! with a collector is logged once a minute a signal, and that line is not exported to it.
+//! The OpenTelemetry SDK bounds its queues too but does not report how much it dropped, so each item is counted in here
+//! first, with the same bound.
+//!
+//! # Invariants
+//! - A span or record that was accepted and not exported is counted once.
+//! - A collector's failures are logged once a minute for each signal, and that line is not exported.
 
 use std::{
     fmt,
@@ -24,19 +27,28 @@ use opentelemetry_sdk::{
 };
 use tracing::warn;
 
-use super::otlp::OF_EXPORTERS;
+/// Prefixes of the targets of the exporters and of the crates below them: exporting what exporting logs would never end.
+pub(super) const EXPORTER_TARGETS: [&str; 7] = [
+    "h2",
+    "hyper",
+    "opentelemetry",
+    "reqwest",
+    "rustls",
+    "tonic",
+    "tower",
+];
 
 const DROPPED: &str = "entra_redis_telemetry_dropped_total";
 
-/// A collector that is away is logged once in this time, and not with each batch.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Interval at which a failing collector is logged, rather than with each batch.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Gives the recorder the help text.
 pub(super) fn describe() {
     describe_counter!(
         DROPPED,
         Unit::Count,
-        "Spans and log records not exported by signal (traces, logs) and reason: queue_full or export_failed"
+        "Spans and log records not exported, by signal (traces or logs) and reason (queue_full or export_failed)"
     );
 }
 
@@ -59,13 +71,13 @@ impl Queue {
         })
     }
 
-    /// Makes the series, so that nothing lost is 0 rather than absent.
+    /// Creates the series, so that the count is 0 rather than absent while nothing was lost.
     pub(super) fn count_from_zero(&self) {
         self.lost(0, "queue_full");
         self.lost(0, "export_failed");
     }
 
-    /// Whether there is room for one more; counts it as lost where there is none.
+    /// Returns whether there is room for one more; counts it as lost if not.
     fn enter(&self) -> bool {
         if self.waiting.fetch_add(1, Ordering::Relaxed) < self.room {
             return true;
@@ -79,7 +91,7 @@ impl Queue {
         self.waiting.fetch_sub(number, Ordering::Relaxed);
     }
 
-    /// Counts and logs what an export came to.
+    /// Counts and logs the result of an export.
     fn exported(&self, number: usize, result: &OTelSdkResult) {
         if let Err(error) = result {
             self.lost(number, "export_failed");
@@ -93,21 +105,21 @@ impl Queue {
 
     fn warn(&self, error: &dyn fmt::Display) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_some_and(|last| last.elapsed() < WARN_EVERY) {
+        if warned.is_some_and(|last| last.elapsed() < WARN_INTERVAL) {
             return;
         }
         *warned = Some(Instant::now());
-        // The SDK's export threads are marked so that nothing of theirs is exported; this one may be another.
+        // The SDK suppresses exports of its own threads' events; this may be another thread.
         let _unexported = Context::enter_telemetry_suppressed_scope();
         warn!(
             otel.signal = self.signal,
             %error,
-            "the OpenTelemetry collector did not take an export; what is dropped is counted"
+            "export to the OpenTelemetry collector failed"
         );
     }
 }
 
-/// Counts what leaves a queue for the collector.
+/// An exporter that counts what leaves a queue for the collector.
 #[derive(Debug)]
 pub(super) struct Counted<E> {
     exporter: E,
@@ -161,7 +173,7 @@ impl<E: LogExporter> LogExporter for Counted<E> {
     }
 }
 
-/// Sums are sent anew each time, so a failed export loses nothing: it is logged and not counted.
+/// Sums are sent in full each time, so a failed export loses nothing: it is logged and not counted.
 impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let result = self.exporter.export(metrics).await;
@@ -182,7 +194,7 @@ impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
     }
 }
 
-/// Lets into the SDK's queue what there is room for.
+/// A processor that passes to the SDK's queue what there is room for.
 #[derive(Debug)]
 pub(super) struct Bounded<P> {
     processor: P,
@@ -228,7 +240,9 @@ impl LogProcessor for Bounded<BatchLogProcessor> {
     }
 
     fn event_enabled(&self, _: Severity, target: &str, _: Option<&str>) -> bool {
-        !OF_EXPORTERS.iter().any(|theirs| target.starts_with(theirs))
+        !EXPORTER_TARGETS
+            .iter()
+            .any(|prefix| target.starts_with(prefix))
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -101,6 +101,11 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
         report["checks"]["clustering"]["detail"],
         "OSSCluster, because CLUSTER SLOTS named 3 masters"
     );
+    assert_eq!(report["checks"]["clustering"]["policy"], "OSSCluster");
+    let redis = &report["checks"]["redis"];
+    assert_eq!(redis["primaries"], 3);
+    assert_eq!(redis["primaries_answering"], 3);
+    assert_eq!(redis["connections_open"], 7);
 
     let sample = Load::start(&service.url("/sample"), 16);
     let pool = pool(&azure);

@@ -66,6 +66,9 @@ async fn who_this_is_is_told_on_the_admin_port_alone() {
         assert_eq!(status["ready"], true, "{status:#}");
         assert_eq!(status["visits"], 3);
         assert_eq!(status["checks"]["redis"]["status"], "passed");
+        assert_eq!(status["checks"]["redis"]["primaries"], 1);
+        assert_eq!(status["checks"]["lifecycle"]["phase"], "serving");
+        assert!(status["checks"]["token"]["expires_in_seconds"].is_u64());
         assert!((1..=60).contains(&status["tokenExpiresInSeconds"].as_u64().expect("a number")));
         assert_eq!(status["connectionsWanted"], 2);
     }

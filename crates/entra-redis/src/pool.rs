@@ -65,6 +65,15 @@ pub mod instruments {
         ],
     )];
 
+    /// Names of metrics and labels, each with the name that OpenTelemetry's semantic conventions have.
+    pub const CONVENTIONS: &[(&str, &str)] = &[
+        (OPERATION_DURATION, "db.client.operation.duration"),
+        (CONNECTION_COUNT, "db.client.connection.count"),
+        ("db_operation_name", "db.operation.name"),
+        ("db_client_connection_state", "db.client.connection.state"),
+        ("error_type", "error.type"),
+    ];
+
     /// Gives the recorder the help texts. Called once, after a recorder is installed.
     pub fn describe() {
         describe_histogram!(

@@ -78,7 +78,7 @@ async fn two_thousand_clients_at_once_are_all_answered() {
     }
     let log = service.log();
     assert!(
-        !log.contains("the limit of open files"),
+        !log.contains("connection limit reached"),
         "none had to wait: {log}"
     );
 }
@@ -161,7 +161,7 @@ async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reache
         idle.push(stream.expect("the kernel takes it"));
     }
     eventually("it says so", async || {
-        service.log().contains("the limit of open files allows")
+        service.log().contains("connection limit reached")
     })
     .await;
     let mut kill = redis::cmd("CLIENT");

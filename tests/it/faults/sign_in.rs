@@ -71,8 +71,7 @@ async fn a_sign_in_refused_at_first_is_a_named_503_and_then_service() {
     eventually("refused again and again", async || refused().await >= 4).await;
     eventually("/readyz says why", async || {
         let (status, report) = service.readiness().await;
-        let detail = report["checks"]["redis"]["detail"].as_str();
-        status == 503 && detail.is_some_and(|it| it.starts_with("Redis refuses the sign-in"))
+        status == 503 && report["checks"]["redis"]["reason"] == "authentication_refused"
     })
     .await;
     azure.controls.set_redis(RedisFault::None);

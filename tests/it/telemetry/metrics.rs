@@ -196,7 +196,7 @@ async fn the_same_metrics_leave_by_otlp_under_opentelemetrys_names() {
 
         let duration = exported("http.server.request.duration");
         assert_eq!(duration.unit, "s");
-        assert!(duration.description.starts_with("How long requests took"));
+        assert!(duration.description.starts_with("Duration of requests"));
         let Some(Data::Histogram(histogram)) = &duration.data else {
             panic!("{duration:?}");
         };

@@ -57,7 +57,9 @@ async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
         service.signal("-TERM");
         assert!(service.end().await.success());
         let log = service.log();
-        let said = log.matches("did not take an export").count();
+        let said = log
+            .matches("export to the OpenTelemetry collector failed")
+            .count();
         assert_eq!(said, 2, "once a signal, {protocol}: {log}");
     }
 }
@@ -95,7 +97,11 @@ async fn a_collector_that_never_answers_holds_up_neither_requests_nor_the_end() 
         assert!(service.end().await.success());
         // Far from the hour that an export may take, and far from a benchmark.
         assert!(told.elapsed() < Duration::from_secs(15), "{protocol}");
-        assert!(service.log().contains("are given up"), "{}", service.log());
+        assert!(
+            service.log().contains("could not export pending telemetry"),
+            "{}",
+            service.log()
+        );
     }
 }
 

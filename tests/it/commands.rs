@@ -5,7 +5,7 @@ use std::process::Stdio;
 use entra_redis::config::Config;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{Service, command, free_port, repository};
+use crate::support::{Port, Service, client_trusting, command, repository};
 
 #[tokio::test]
 async fn config_prints_every_variable_and_hides_secrets() {
@@ -144,7 +144,8 @@ async fn openapi_prints_the_document_that_is_served() {
 
 #[tokio::test]
 async fn healthcheck_asks_the_running_service() {
-    let (port, admin) = (free_port().to_string(), free_port().to_string());
+    let reserved = [Port::reserve(), Port::reserve()];
+    let [port, admin] = reserved.each_ref().map(Port::to_string);
     let ports = [("PORT", port.as_str()), ("ADMIN_PORT", admin.as_str())];
     let healthcheck = async || {
         let mut healthcheck = command(&["healthcheck"]);
@@ -165,7 +166,8 @@ async fn healthcheck_asks_the_running_service() {
 
 #[tokio::test]
 async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
-    let port = free_port().to_string();
+    let reserved = Port::reserve();
+    let port = reserved.to_string();
     let mut emulate = command(&["emulate", "--redis-port", &port, "--token-lifetime", "30s"]);
     let mut child = emulate
         .stdout(Stdio::piped())
@@ -217,9 +219,8 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
         let port = after.trim_start_matches(':').split('/').next();
         port.expect("a port").parse::<u16>().expect("a number")
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let here = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let client = reqwest::Client::builder().no_proxy();
+    let client = client_trusting(&[]);
     let client = client
         .resolve(name, here(port("IDENTITY_ENDPOINT")))
         .build();
@@ -231,11 +232,8 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
     let pem = ask.send().await.expect("it answers").bytes().await;
     let pem = pem.expect("the body is whole");
 
-    let authority = reqwest::Certificate::from_pem(&pem).expect("it is a certificate");
     for variable in ["AZURE_AUTHORITY_HOST", "REDIS_ENDPOINT"] {
-        let client = reqwest::Client::builder().no_proxy();
-        let client = client
-            .tls_certs_only([authority.clone()])
+        let client = client_trusting(&pem)
             .resolve(name, here(port(variable)))
             .build()
             .expect("nothing is special");

@@ -1,8 +1,6 @@
 //! Each credential signs in, through azure_identity and over real HTTP.
 
-use std::os::unix::fs::PermissionsExt;
-
-use crate::support::{Azure, Load, Service, eventually, example};
+use crate::support::{Azure, Load, Service, eventually, example, write_program};
 
 async fn signs_in(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
     let mut environment = azure.environment(credential);
@@ -82,10 +80,7 @@ async fn azure_cli_and_azure_developer_cli_sign_in() {
     ];
     for (name, answer) in scripts {
         let path = directory.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"))
-            .expect("there is room");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-            .expect("it is ours");
+        write_program(&path, &format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"));
     }
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     for credential in ["AzureCliCredential", "AzureDeveloperCliCredential"] {

@@ -17,7 +17,7 @@ use entra_redis::{
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-use crate::support::{Certificates, Fault, LIMIT, Proxy, RedisServer, chain, eventually};
+use crate::support::{Certificates, Fault, LIMIT, Port, Proxy, RedisServer, chain, eventually};
 
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -269,6 +269,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let redis = RedisServer::with_tls(&certificates).await;
     let wrong_name = RedisServer::with_tls(&others).await;
     let expired = RedisServer::with_tls(&certificates.expired("localhost")).await;
+    let unused = Port::reserve();
     let to = |port, certificates: &Certificates| {
         Pool::builder(endpoint(port))
             .ca_file(certificates.path("ca.pem"))
@@ -278,10 +279,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
         (to(redis.tls_port, &others), "UnknownIssuer"),
         (to(wrong_name.tls_port, &others), "not valid for name"),
         (to(expired.tls_port, &certificates), "certificate expired"),
-        (
-            to(crate::support::free_port(), &certificates),
-            "Connection refused",
-        ),
+        (to(unused.number, &certificates), "Connection refused"),
         (
             to(redis.tls_port, &certificates).access_key(Secret::new("wrong")),
             "AUTH",
@@ -298,6 +296,8 @@ async fn each_way_to_fail_at_connecting_is_named() {
         let text = connect_error(&pool).await;
         assert!(text.contains(expected), "{expected} in {text}");
     }
+    let of_the_process = rustls::crypto::CryptoProvider::get_default();
+    assert!(of_the_process.is_none(), "no test and no library sets one");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use entra_redis::emulator::{EntraFault, Options};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually, free_port};
+use crate::support::{Azure, Load, Port, RedisServer, Service, Watched, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
@@ -160,9 +160,10 @@ async fn without_a_token_at_start_it_stays_up_says_so_and_recovers_by_itself() {
 async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
     let azure = Azure::with_lifetime(60).await;
     let mut environment = azure.environment("WorkloadIdentityCredential");
+    let unused = Port::reserve();
     environment.push((
         "AZURE_AUTHORITY_HOST".to_owned(),
-        format!("https://localhost:{}/", free_port()),
+        format!("https://localhost:{unused}/"),
     ));
     let service = Service::start(&[], environment).await;
     eventually("the failure is known", async || {
@@ -177,7 +178,7 @@ async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
 
 #[tokio::test]
 async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
-    let port = free_port();
+    let port = Port::reserve();
     let environment = [
         ("REDIS_ENDPOINT", format!("localhost:{port}")),
         ("REDIS_AUTH", "none".to_owned()),
@@ -204,7 +205,7 @@ async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
             .contains("problem:redis-unavailable")
     );
 
-    let mut redis = RedisServer::start_on(port, None).await;
+    let mut redis = RedisServer::start_on(port).await;
     service.ready().await;
     assert_eq!(service.get("/sample").await.status(), 200);
 
@@ -314,7 +315,7 @@ async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
 async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_exit() {
     let redis = RedisServer::start().await;
     for is_closed in [false, true] {
-        let port = free_port();
+        let port = Port::reserve();
         let mut child = crate::support::command(&[])
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())

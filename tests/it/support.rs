@@ -2,6 +2,8 @@
 
 mod collector;
 mod load;
+mod port;
+mod process;
 mod proxy;
 mod redis_cluster;
 mod redis_server;
@@ -11,25 +13,23 @@ mod watched;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use entra_redis::{
-    app::install_metrics,
-    emulator::{Controls, Emulator, Options},
-    telemetry::Metrics,
-};
+use entra_redis::emulator::{Controls, Emulator, Options};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     collector::{Collector, attribute, hexadecimal, text},
     load::{Failure, Load, Record},
+    port::Port,
+    process::{in_own_process, raise_file_limit, write_program},
     proxy::{Fault, Proxy},
-    redis_cluster::{RedisCluster, SLOTS, reserve_port},
+    redis_cluster::{RedisCluster, SLOTS},
     redis_server::RedisServer,
-    service::{Service, client, command, example, metric},
+    service::{Service, client, client_trusting, command, example, metric},
     traffic::{Readers, Traffic},
     watched::Watched,
 };
@@ -174,13 +174,6 @@ impl Certificates {
     }
 }
 
-/// The recorder of this process: there can be only one.
-pub(crate) fn metrics() -> Metrics {
-    static METRICS: OnceLock<Metrics> = OnceLock::new();
-    let install = || install_metrics(None).expect("the only recorder");
-    METRICS.get_or_init(install).clone()
-}
-
 /// An error with its sources, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -190,12 +183,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// The repository's root.

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use serde_json::Value;
 
 use crate::support::{
-    Azure, Certificates, Collector, Service, attribute, eventually, free_port, hexadecimal, text,
+    Azure, Certificates, Collector, Port, Service, attribute, eventually, hexadecimal, text,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -232,7 +232,8 @@ async fn export_is_over_tls_with_the_roots_of_the_environment() {
 async fn what_fails_is_marked_as_failed() {
     let azure = Azure::with_lifetime(60).await;
     let collector = Collector::start().await;
-    let away = format!("localhost:{}", free_port());
+    let unused = Port::reserve();
+    let away = format!("localhost:{unused}");
     let mut service = exporting(
         &azure,
         &collector.endpoint(),

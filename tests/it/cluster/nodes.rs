@@ -1,6 +1,6 @@
 //! Nodes that cannot be trusted or reached: each is named, and the others go on.
 
-use std::{net::UdpSocket, time::Duration};
+use std::time::Duration;
 
 use entra_redis::redis::{Error, Pool};
 use redis::Value;
@@ -9,26 +9,22 @@ use tokio::time::sleep;
 use super::{azure, filled, pool};
 use crate::support::{
     Certificates, Readers, RedisCluster, RedisServer, SLOTS, Traffic, chain, eventually,
-    reserve_port,
 };
 
 /// A node that announces its TLS port to all, and speaks in the clear to its like.
 struct TlsNode {
     server: RedisServer,
     _directory: tempfile::TempDir,
-    _reserved: UdpSocket,
 }
 
 impl TlsNode {
     async fn start(certificates: &Certificates) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let path = directory.path().display().to_string();
-        let (port, reserved) = reserve_port();
         let arguments = ["--cluster-enabled", "yes", "--dir", &path];
         let node = Self {
-            server: RedisServer::start_with(port, Some(certificates), &arguments).await,
+            server: RedisServer::start_with(Some(certificates), &arguments).await,
             _directory: directory,
-            _reserved: reserved,
         };
         let tls_port = node.server.tls_port.to_string();
         node.run(&["CONFIG", "SET", "cluster-announce-port", &tls_port])

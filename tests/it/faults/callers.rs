@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{clock, none_failed, plain, under_load, with};
-use crate::support::{LIMIT, RedisServer, Service, Watched, eventually};
+use crate::support::{LIMIT, RedisServer, Service, Watched, eventually, raise_file_limit};
 
 /// The service under a shell's `ulimit`.
 fn limited(limit: &str) -> Command {
@@ -25,8 +25,7 @@ fn limited(limit: &str) -> Command {
 
 /// Room in this process for thousands of connections.
 fn many_files() {
-    let limit =
-        rlimit::increase_nofile_limit(u64::MAX).expect("it may be raised to the hard limit");
+    let limit = raise_file_limit();
     assert!(
         limit >= 4096,
         "these tests need 4096 open files, {limit} are allowed"

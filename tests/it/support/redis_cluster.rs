@@ -3,11 +3,7 @@
 //! Nodes are known by an index, masters first: the order they were started in, which stays when roles change. What is
 //! asked about the cluster is asked of the living nodes themselves.
 
-use std::{
-    collections::BTreeMap,
-    net::{TcpListener, UdpSocket},
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use redis::{FromRedisValue, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
@@ -26,17 +22,13 @@ struct Node {
     alive: bool,
     /// Where it keeps what it knows of the cluster.
     _directory: TempDir,
-    /// Keeps other tests off its port, while it is dead too.
-    _reserved: UdpSocket,
 }
 
 impl Node {
     async fn start() -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let path = directory.path().display().to_string();
-        let (port, reserved) = reserve_port();
         let server = RedisServer::start_with(
-            port,
             None,
             &[
                 "--cluster-enabled",
@@ -68,7 +60,6 @@ impl Node {
             id: String::new(),
             alive: true,
             _directory: directory,
-            _reserved: reserved,
         };
         node.id = node.ask(&["CLUSTER", "MYID"]).await;
         node
@@ -369,19 +360,4 @@ fn masters(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
         is_master.then(|| (words[0].to_owned(), (words[6].to_owned(), slots.collect())))
     });
     masters.collect()
-}
-
-/// A port below those that the system hands out, with the one for the cluster bus 10000 above it. It stays the caller's as
-/// long as the socket is kept: UDP has ports of its own, which nobody else here uses.
-pub(crate) fn reserve_port() -> (u16, UdpSocket) {
-    loop {
-        let port = fastrand::u16(20_000..22_768);
-        let Ok(reserved) = UdpSocket::bind(("127.0.0.1", port)) else {
-            continue;
-        };
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
-            return (port, reserved);
-        }
-    }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -15,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{LIMIT, eventually};
+use super::{LIMIT, eventually, raise_file_limit};
 
 pub(crate) struct Service {
     child: Child,
@@ -50,6 +51,7 @@ impl Service {
         for (name, value) in pairs {
             command.env(name.as_ref(), value.as_ref());
         }
+        raise_file_limit();
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -200,6 +202,7 @@ impl Service {
 
 /// `entra-redis` with these arguments and an environment with nothing but PATH.
 pub(crate) fn command(arguments: &[&str]) -> Command {
+    raise_file_limit();
     let mut command = Command::new(env!("CARGO_BIN_EXE_entra-redis"));
     command
         .args(arguments)
@@ -229,11 +232,28 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// An HTTP client without proxies.
 pub(crate) fn client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = client_trusting(&[]).build();
+    client.expect("there is nothing to go wrong")
+}
+
+/// A builder of HTTP clients without proxies that trust these certificates alone.
+///
+/// It names its crypto provider: one installed for the process would hide that the library needs one.
+pub(crate) fn client_trusting(pem: &[u8]) -> reqwest::ClientBuilder {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let added = roots.add(certificate.expect("it is PEM"));
+        added.expect("it is a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     reqwest::Client::builder()
         .no_proxy()
-        .build()
-        .expect("there is nothing to go wrong")
+        .tls_backend_preconfigured(tls)
 }
 
 /// Sum over all series of a metric in Prometheus' text whose labels contain `labels`.

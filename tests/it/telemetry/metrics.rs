@@ -7,7 +7,9 @@ use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use super::exporting;
-use crate::support::{Azure, Collector, Service, attribute, eventually, metric, repository};
+use crate::support::{
+    Azure, Collector, Service, attribute, eventually, in_own_process, metric, repository,
+};
 
 /// As the README lists them: name, type, labels.
 fn listed() -> Vec<(String, String, BTreeSet<String>)> {
@@ -310,20 +312,8 @@ fn resident() -> u64 {
 #[tokio::test(start_paused = true)]
 async fn millions_of_requests_that_nobody_scrapes_leave_memory_flat() {
     const ROUND: usize = 100_000;
-    const ALONE: &str = "ENTRA_REDIS_TEST_ALONE";
-    if std::env::var_os(ALONE).is_none() {
-        let test = "telemetry::metrics::millions_of_requests_that_nobody_scrapes_leave_memory_flat";
-        let output = Command::new(std::env::current_exe().expect("it runs"))
-            .args(["--exact", test])
-            .env(ALONE, "1")
-            .output()
-            .await
-            .expect("it can run again");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}"
-        );
+    let test = "telemetry::metrics::millions_of_requests_that_nobody_scrapes_leave_memory_flat";
+    if !in_own_process(test).await {
         return;
     }
     let metrics = app::install_metrics(None).expect("the only recorder");

@@ -6,7 +6,7 @@ use entra_redis::emulator::EntraFault;
 use tokio::net::TcpListener;
 
 use super::exporting;
-use crate::support::{Azure, Collector, Load, attribute, command, eventually, free_port};
+use crate::support::{Azure, Collector, Load, Port, attribute, command, eventually};
 
 const DROPPED: &str = "entra_redis_telemetry_dropped_total";
 
@@ -28,7 +28,8 @@ async fn silent() -> (String, tokio::task::JoinHandle<()>) {
 async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
     for protocol in ["grpc", "http/protobuf"] {
         let azure = Azure::with_lifetime(60).await;
-        let away = format!("http://127.0.0.1:{}", free_port());
+        let unused = Port::reserve();
+        let away = format!("http://127.0.0.1:{unused}");
         let mut service = exporting(
             &azure,
             &away,

@@ -202,7 +202,11 @@ async fn connections_killed_under_load_fail_no_idempotent_command_and_repeat_no_
         filled(&pool, 7).await;
         // One that ends as soon as it is open would be taken for a fault.
         sleep(Duration::from_millis(200)).await;
+        let opened = || azure.controls.counts().auth_accepted;
+        let before = opened();
         azure.controls.disconnect_all();
+        // The pool notices one after the other: until all are replaced, the next round could hit a command's last attempt.
+        eventually("all are replaced", async || opened() >= before + 7).await;
     }
     readers.stop().await;
     filled(&pool, 7).await;

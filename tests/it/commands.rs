@@ -1,4 +1,4 @@
-//! The other commands, and what the README says of them.
+//! The other commands, and the README's account of them.
 
 use std::process::Stdio;
 
@@ -56,7 +56,7 @@ fn table(section: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_readme_says_of_every_variable_what_config_says_and_has_no_other() {
+fn the_readme_lists_every_variable_as_config_does_and_no_other() {
     let known = Config::variables().iter().map(|variable| {
         let default = variable.default.map(|default| format!("`{default}`"));
         vec![
@@ -73,7 +73,7 @@ fn the_readme_says_of_every_variable_what_config_says_and_has_no_other() {
     assert_eq!(listed.len(), known.len());
 }
 
-/// What is served beside the document: the status page, and the document itself.
+/// The routes that are served beside the document: the status page, and the document itself.
 const NOT_IN_THE_DOCUMENT: [&str; 3] = ["GET /", "GET /swagger", "GET /openapi.json"];
 
 #[tokio::test]
@@ -251,9 +251,9 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
     assert_eq!(refused.status.code(), Some(64));
 }
 
-/// For a person, `dev` says what happens to the token and is silent about the rest.
+/// For a person, `dev` prints each token refresh and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_tells_each_rotation_in_one_line() {
+async fn dev_prints_each_rotation_in_one_line() {
     let mut child = command(&["dev", "--token-lifetime", "2s"])
         .env("PORT", "0")
         .stdout(std::process::Stdio::piped())

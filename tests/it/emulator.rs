@@ -1,5 +1,5 @@
 //! The emulator as others meet it: its Entra ID by assertions signed by a cluster or by an application's certificate, and
-//! by Microsoft's own SDK for Python, unchanged; its front before a cluster by what it tells of the nodes.
+//! by Microsoft's own SDK for Python, unchanged; its front before a cluster by the nodes that it announces.
 
 mod certificate;
 mod cluster;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{Azure, client_trusting};
 
-/// What changes in a right assertion: `null` takes a claim away.
+/// The changes to a right assertion: `null` removes a claim.
 fn changed(mut right: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().expect("changes are an object") {
         right[name] = value.clone();

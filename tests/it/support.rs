@@ -1,4 +1,4 @@
-//! What the tests stand on: the service as a child process, a real redis-server, an emulated Azure, and load.
+//! The test environment: the service as a child process, a real redis-server, an emulated Azure, and load.
 
 mod collector;
 mod load;
@@ -30,14 +30,14 @@ pub(crate) use self::{
     redis_cluster::{RedisCluster, SLOTS},
     redis_server::RedisServer,
     service::{Service, client, client_trusting, command, example, metric},
-    traffic::{Readers, Traffic},
-    watched::Watched,
+    traffic::{IncrementLoad, ReadLoad},
+    watched::MonitoredService,
 };
 
-/// How long anything that must come about "within seconds" may take. Not a benchmark: a machine may be slow.
+/// The limit for anything that must happen "within seconds". Not a benchmark: a machine may be slow.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Asks until the answer is yes.
+/// Asks until the answer is true.
 pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !ask().await {
@@ -83,7 +83,7 @@ impl Azure {
             .1
     }
 
-    /// What a service needs that signs in by this credential.
+    /// The environment of a service that authenticates by this credential.
     pub(crate) fn environment(&self, credential: &str) -> Vec<(String, String)> {
         let mut pairs: Vec<_> = self
             .variables
@@ -140,7 +140,7 @@ impl Certificates {
         Self::signed(self.authority.clone(), name, change)
     }
 
-    /// The same authority's certificate for a name, ended.
+    /// The same authority's certificate for a name, expired.
     pub(crate) fn expired(&self, name: &str) -> Self {
         self.but(name, |it| it.not_after = rcgen::date_time_ymd(2020, 1, 1))
     }

@@ -141,7 +141,7 @@ async fn an_answer_that_is_late_is_asked_for_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     let address = cluster.address(0);
-    // What follows the first CLUSTER SLOTS on the way back is held up for longer than the command time-out.
+    // The reply to the first CLUSTER SLOTS is delayed for longer than the command timeout.
     tokio::spawn(async move {
         let mut first = true;
         while let Ok((client, _)) = listener.accept().await {

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: takes OTLP over gRPC and as protobuf over HTTP on one port, and keeps what it got.
+//! An OpenTelemetry collector: takes OTLP over gRPC and as protobuf over HTTP on one port, and keeps everything.
 
 use std::{
     fmt::Debug,
@@ -63,7 +63,7 @@ pub(crate) struct Collector {
     _stop: DropGuard,
 }
 
-/// Everything that came.
+/// Everything received.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Got {
     traces: Vec<ExportTraceServiceRequest>,
@@ -78,7 +78,7 @@ struct Sink(Arc<Mutex<Got>>);
 
 impl Sink {
     fn keep(&self, headers: HeaderMap, keep: impl FnOnce(&mut Got)) {
-        let mut got = self.0.lock().expect("no panic while held");
+        let mut got = self.0.lock().expect("no panic under the lock");
         got.headers.push(headers);
         keep(&mut got);
     }
@@ -134,9 +134,9 @@ impl Collector {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What came so far.
+    /// Everything received so far.
     pub(crate) fn got(&self) -> Got {
-        self.got.lock().expect("no panic while held").clone()
+        self.got.lock().expect("no panic under the lock").clone()
     }
 }
 
@@ -221,7 +221,7 @@ impl Got {
         metrics.rfind(|metric| metric.name == name).cloned()
     }
 
-    /// What the spans say of their origin.
+    /// The resource of the spans.
     pub(crate) fn origin(&self) -> Resource {
         let resources = self.traces.iter().flat_map(|it| &it.resource_spans);
         let mut resources = resources.filter_map(|it| it.resource.clone());

@@ -8,7 +8,7 @@ use std::{
 /// A TCP port of 127.0.0.1 that no other test uses until this is dropped, and the port 10000 above it, which a node of a
 /// cluster needs for its bus.
 ///
-/// It lies below the ports that the system hands out for port 0 and for outgoing connections, and nobody listens on it.
+/// It lies below the ports that the system hands out for port 0 and for outgoing connections, and nothing listens on it.
 /// The UDP port of the same number, which nothing else here uses, is the mark that other tests see, in this process and
 /// in others.
 pub(crate) struct Port {

@@ -104,7 +104,7 @@ impl RedisServer {
     async fn answers(&mut self) {
         eventually("redis-server answers", async || {
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("redis-server ended with {status}");
+                panic!("redis-server exited with {status}");
             }
             match self.try_admin().await {
                 Ok(mut admin) => redis::cmd("PING")

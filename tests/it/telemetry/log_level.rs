@@ -53,7 +53,7 @@ async fn the_log_level_changes_while_the_service_runs() {
 }
 
 #[tokio::test]
-async fn what_is_no_filter_is_refused_with_a_reason_and_changes_nothing() {
+async fn an_invalid_filter_is_refused_with_a_reason_and_changes_nothing() {
     let service = Service::start(&["dev"], [("ADMIN_PORT", "0")]).await;
     let admin = service.admin.clone().expect("it has one");
     let url = format!("{admin}/log-level");

@@ -1,4 +1,4 @@
-//! The claims of an access token that we need, read without checking the signature: the token is for Redis to classify.
+//! The claims of an access token that are needed here, read without checking the signature: Redis verifies the token.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ pub(crate) struct Claims {
     pub(crate) exp: Option<u64>,
     #[serde(default, deserialize_with = "seconds")]
     pub(crate) nbf: Option<u64>,
-    // What only `doctor` shows.
+    // Shown by `doctor` only.
     #[cfg(feature = "service")]
     pub(crate) tid: Option<String>,
     #[cfg(feature = "service")]
@@ -39,7 +39,7 @@ pub(crate) struct Claims {
     pub(crate) sub: Option<String>,
 }
 
-/// One or several (RFC 7519, section 4.1.3).
+/// One audience or several (RFC 7519, section 4.1.3).
 #[cfg(feature = "service")]
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
@@ -61,6 +61,10 @@ impl Audience {
     }
 }
 
+/// Returns the claims of a token.
+///
+/// # Errors
+/// The token is not a JWT with a JSON object as its payload.
 pub(crate) fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
@@ -74,9 +78,9 @@ pub(crate) fn read(token: &str) -> Result<Claims, Error> {
     serde_json::from_slice(&payload).map_err(|_| Error::NotAJwt)
 }
 
-/// A NumericDate: RFC 7519 allows fractions of a second, and MSAL for Python sends them in assertions.
+/// Reads a NumericDate: RFC 7519 allows fractions of a second, and MSAL for Python sends them in assertions.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    // The conversion saturates: what no clock reaches stays out of reach.
+    // The conversion saturates.
     let seconds = Option::<f64>::deserialize(deserializer)?;
     Ok(seconds.map(|seconds| seconds as u64))
 }
@@ -91,11 +95,19 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
     oid.filter(|oid| !oid.is_empty()).ok_or(Error::NoObjectId)
 }
 
-/// How far this machine's clock is from Entra ID's, as far as a token that just came can tell.
+/// The difference between this machine's clock and Entra ID's, as far as a token just received shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Skew {
     pub(crate) by: Duration,
     ahead: bool,
+}
+
+impl Skew {
+    /// Returns the skew in seconds, negative when this machine's clock is behind.
+    pub(crate) fn seconds(&self) -> i64 {
+        let seconds = i64::try_from(self.by.as_secs()).unwrap_or(i64::MAX);
+        if self.ahead { seconds } else { -seconds }
+    }
 }
 
 impl fmt::Display for Skew {
@@ -105,13 +117,13 @@ impl fmt::Display for Skew {
     }
 }
 
-/// Compares the token's own times with `expires_at`, which counts from this machine's clock where the answer said how
-/// long the token lives, and with `now`.
+/// Returns the skew that a token just received shows. Compares the token's own times with `expires_at`, which was computed
+/// from this machine's clock where the response contained a lifetime, and with `now`.
 pub(crate) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
     let claims = read(token).ok()?;
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));
-    // Valid only later: the clock is behind at least by that. Entra ID dates `nbf` five minutes back.
+    // Not valid yet: the clock is behind at least by that. Entra ID dates `nbf` five minutes back.
     if let Some(early) = nbf.and_then(|nbf| nbf.duration_since(now).ok()) {
         let by = early.saturating_add(Duration::from_secs(5 * 60));
         return Some(Skew { by, ahead: false });
@@ -136,7 +148,7 @@ mod tests {
     #[test]
     fn the_object_id_is_the_oid_claim_and_nothing_else() {
         let read = object_id(&token(r#"{"oid":"0-1-2","sub":"other"}"#));
-        assert_eq!(read.expect("there is one"), "0-1-2");
+        assert_eq!(read.expect("it has one"), "0-1-2");
         for without in [r#"{"sub":"other"}"#, r#"{"oid":""}"#, r#"{"oid":null}"#] {
             assert!(matches!(object_id(&token(without)), Err(Error::NoObjectId)));
         }
@@ -154,15 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_what_the_tokens_own_times_say() {
+    fn skew_is_computed_from_the_tokens_own_times() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let issued = token(r#"{"nbf":9700,"exp":13600}"#); // at 10 000, for an hour
-        // The answer said one hour, this clock says 17 200: an hour and more ahead.
-        let shown = skew(&issued, at(17_200 + 3600), at(17_200)).expect("it can tell");
+        // The response contained one hour, this clock shows 17 200: two hours ahead.
+        let shown = skew(&issued, at(17_200 + 3600), at(17_200)).expect("it shows the skew");
         assert_eq!(shown.to_string(), "about 7200 s ahead");
-        let shown = skew(&issued, at(8_000 + 3600), at(8_000)).expect("it can tell");
+        assert_eq!(shown.seconds(), 7200);
+        let shown = skew(&issued, at(8_000 + 3600), at(8_000)).expect("it shows the skew");
         assert_eq!(shown.to_string(), "about 2000 s behind");
-        let shown = skew(&issued, at(13_600), at(10_000)).expect("it can tell");
+        assert_eq!(shown.seconds(), -2000);
+        let shown = skew(&issued, at(13_600), at(10_000)).expect("it shows the skew");
         assert_eq!(shown.by, Duration::ZERO);
         assert_eq!(skew(&token("{}"), at(1), at(1)), None);
         assert_eq!(skew("opaque", at(1), at(1)), None);
@@ -170,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn times_may_have_fractions() {
+    fn times_can_have_fractions() {
         for (seconds, expected) in [
             ("1.7e9", 1_700_000_000),
             ("1700000000.5", 1_700_000_000),
@@ -192,7 +206,7 @@ mod tests {
 
         use super::*;
 
-        /// What else a token may say: any JSON, some of it deeper than any reader follows.
+        /// Further claims: any JSON.
         fn other() -> impl Strategy<Value = Value> {
             let leaf = prop_oneof![
                 Just(Value::Null),
@@ -210,7 +224,7 @@ mod tests {
             })
         }
 
-        /// What is no token, from noise to what is almost one.
+        /// Texts that are not tokens, from noise to almost one.
         fn junk() -> impl Strategy<Value = String> {
             let payload = prop_oneof![
                 vec(any::<u8>(), 0..200),
@@ -227,7 +241,7 @@ mod tests {
 
         proptest! {
             #[test]
-            fn what_a_token_says_is_read(
+            fn claims_of_a_token_are_read(
                 oid in "\\PC{1,40}",
                 exp in 0..u64::from(u32::MAX),
                 fraction in 0.0..1.0_f64,
@@ -237,19 +251,19 @@ mod tests {
                     "oid": oid, "exp": exp as f64 + fraction, "nbf": exp, "tid": oid, "aud": [oid, oid], "xms": more,
                 });
                 let text = token(&claims.to_string());
-                let claims = read(&text).expect("it is one");
+                let claims = read(&text).expect("it is a token");
                 prop_assert_eq!((claims.exp, claims.nbf), (Some(exp), Some(exp)));
                 prop_assert_eq!(claims.tid.as_ref(), Some(&oid));
                 prop_assert_eq!(claims.aud.all(), [oid.clone(), oid.clone()]);
                 prop_assert_eq!(object_id(&text).expect("it has one"), oid);
-                // Some libraries pad.
+                // Some libraries add padding.
                 let (head, tail) = text.rsplit_once('.').expect("it has parts");
                 let padded = format!("{head}==.{tail}");
                 prop_assert!(read(&padded).is_ok());
             }
 
             #[test]
-            fn junk_is_refused_and_not_repeated(text in junk(), at in any::<u64>()) {
+            fn junk_is_rejected_and_not_quoted(text in junk(), at in any::<u64>()) {
                 let now = UNIX_EPOCH + Duration::from_secs(at >> 2);
                 let shown = skew(&text, now, now).map(|skew| skew.to_string());
                 match object_id(&text) {

@@ -168,7 +168,7 @@ async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
         report["checks"]["token"]["detail"]
-            == "no token was had yet; the credential could not be asked"
+            == "no token was had yet; the credential could not be reached"
     })
     .await;
     assert_eq!(service.get("/healthz").await.status(), 200);

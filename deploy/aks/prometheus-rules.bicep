@@ -169,7 +169,7 @@ sum by (cluster, namespace, job, instance) (db_client_connection_count) > 0
         annotations: {
           summary: 'Entra ID gives no new token'
           description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has asked in vain for over 5 minutes. The token held serves until its end; a pod that never had one is not ready.'
-          runbook: 'The log line "getting a token failed" carries the AADSTS code and what it means. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          runbook: 'The log line "token refresh failed" carries the AADSTS code and what it means. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }

@@ -95,10 +95,8 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
     let mut environment = azure.environment("");
     environment.push(("AZURE_CLIENT_SECRET".to_owned(), "wrong".to_owned()));
     let mut service = Service::start(&[], environment).await;
-    let failed = service
-        .event("getting a token failed, there is none to serve with")
-        .await;
-    assert_eq!(failed["entra.credential"], "EnvironmentCredential");
+    let failed = service.event("token refresh failed").await;
+    assert_eq!(failed["credential.name"], "EnvironmentCredential");
     let error = failed["error"].as_str().expect("a text");
     assert!(
         error.contains("status 401") && error.contains("AADSTS7000215"),
@@ -163,9 +161,9 @@ async fn a_failing_credential_is_never_replaced_by_another() {
     }
     environment.push(("AZURE_CLIENT_SECRET".to_owned(), String::new()));
     let mut service = Service::start(&[], environment).await;
-    let failed = "getting a token failed, there is none to serve with";
+    let failed = "token refresh failed";
     assert_eq!(
-        service.event(failed).await["entra.credential"],
+        service.event(failed).await["credential.name"],
         "WorkloadIdentityCredential"
     );
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
@@ -186,16 +184,16 @@ async fn the_choice_is_explained_in_one_line() {
     let log = service.log();
     let lines: Vec<_> = log
         .lines()
-        .filter(|line| line.contains("is used; the others are not"))
+        .filter(|line| line.contains("credential selected"))
         .collect();
     let [line] = lines[..] else {
         panic!("one line, once: {lines:?}");
     };
     for part in [
-        "WorkloadIdentityCredential is used",
+        "\"credential.name\":\"WorkloadIdentityCredential\"",
         "EnvironmentCredential: not set: AZURE_CLIENT_SECRET",
-        "ManagedIdentityCredential: WorkloadIdentityCredential comes first",
-        "AzureCliCredential: WorkloadIdentityCredential comes first",
+        "ManagedIdentityCredential: WorkloadIdentityCredential takes precedence",
+        "AzureCliCredential: WorkloadIdentityCredential takes precedence",
     ] {
         assert!(line.contains(part), "{part} in {line}");
     }
@@ -213,12 +211,10 @@ async fn when_no_credential_is_there_each_is_named_with_what_to_do() {
         ("PATH", "/nonexistent"),
     ];
     let mut service = Service::start(&[], environment).await;
-    let failed = service
-        .event("getting a token failed, there is none to serve with")
-        .await;
+    let failed = service.event("token refresh failed").await;
     let error = failed["error"].as_str().expect("a text");
     for part in [
-        "no credential is available: EnvironmentCredential: AZURE_TOKEN_CREDENTIALS leaves it out",
+        "no credential is available: EnvironmentCredential: AZURE_TOKEN_CREDENTIALS excludes it",
         "AzureCliCredential:",
         "`az login`",
         "AzureDeveloperCliCredential:",
@@ -273,16 +269,14 @@ async fn refusals_say_what_to_do() {
             "IDENTITY_HEADER",
         ),
     ];
-    for (credential, name, value, mend) in cases {
+    for (credential, name, value, fix) in cases {
         let mut environment = azure.environment(credential);
         environment.push((name.to_owned(), value.to_owned()));
         let mut service = Service::start(&[], environment).await;
-        let failed = service
-            .event("getting a token failed, there is none to serve with")
-            .await;
+        let failed = service.event("token refresh failed").await;
         let error = failed["error"].as_str().expect("a text");
         assert!(
-            error.contains(mend),
+            error.contains(fix),
             "{credential} with a wrong {name}: {error}"
         );
         assert!(
@@ -367,10 +361,10 @@ async fn a_client_certificate_authenticates_as_pem_and_as_pfx() {
         ("elliptic.pem", "", "not an RSA key"),
         ("locked.pem", "", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
         ("locked.pem", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
-        ("camellia.pem", "opens-it", "encrypted in an unknown way"),
+        ("camellia.pem", "opens-it", "unsupported cipher"),
         ("new.pfx", "wrong", "AZURE_CLIENT_CERTIFICATE_PASSWORD"),
         ("garbage.pfx", "", "neither PEM nor PFX"),
-        ("absent.pem", "", "cannot be read"),
+        ("absent.pem", "", "cannot read the file"),
     ];
     for (file, password, expected) in bad {
         let mut command = crate::support::command(&[]);
@@ -429,7 +423,7 @@ async fn the_federated_token_file_is_read_for_each_exchange() {
         file.display().to_string(),
     ));
     let mut service = Service::start(&[], environment).await;
-    let failed = "getting a token failed, there is none to serve with";
+    let failed = "token refresh failed";
     service.event(failed).await; // it is not there
     std::fs::write(&file, "not an assertion").expect("there is room");
     eventually("it is refused", async || {

@@ -265,7 +265,7 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
     })
     .await;
     // Failures have texts of their own: bad answers, refused requests, refused sign-ins.
-    let failed = |service: &Service| service.log().matches("getting a token failed").count();
+    let failed = |service: &Service| service.log().matches("token refresh failed").count();
     for fault in [
         EntraFault::Garbage,
         EntraFault::Status(401),
@@ -418,7 +418,7 @@ async fn no_command_prints_a_secret() {
     dev.ready_at_admin().await;
     let answers = everything_that_is_answered(&dev).await;
     eventually("a rotation", async || {
-        dev.log().matches("Entra ID issued a token").count() > 2
+        dev.log().matches("token refreshed").count() > 2
     })
     .await;
     dev.signal("-INT");

@@ -154,7 +154,7 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
         assert_eq!(token.kind(), SpanKind::Client);
         assert!(token.parent_span_id.is_empty(), "it belongs to no request");
         for (name, value) in [
-            ("entra.credential", "WorkloadIdentityCredential"),
+            ("credential.name", "WorkloadIdentityCredential"),
             ("entra.token.outcome", "success"),
         ] {
             assert_eq!(

@@ -1,10 +1,14 @@
-//! Who are we right now? A token source, one task that refreshes, and a read side for those who sign in.
+//! The identity that authenticates to Redis: a token source, one task that refreshes its token, and a read side.
 //!
-//! [`Refresher`] asks a [`TokenSource`] (Azure's credentials: [`AzureCredential`]; or a caller's own) and publishes
-//! through one `watch` channel; [`Tokens`] reads. What always holds: at most one request for a token is in flight, the
-//! refresher never gives up, and the token held stays published while it lives, whatever happens to its successor.
+//! [`Refresher`] requests tokens from a [`TokenSource`] (Azure's credentials: [`AzureCredential`]; or one of your own) and
+//! publishes them through one `watch` channel; [`Tokens`] reads.
 //!
-//! What does not belong here: Redis. Who signs in where is the `redis` module's question.
+//! # Invariants
+//! - While there is a live token, at most one request for the next one is in flight.
+//! - The refresher never gives up.
+//! - A token stays published until it expires, whatever happens to its successor.
+//!
+//! Redis does not belong here: authenticating connections is the task of the `redis` module.
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
@@ -37,18 +41,18 @@ pub mod instruments {
     /// Duration of those requests.
     pub const REFRESH_DURATION: &str = "entra_token_refresh_duration_seconds";
 
-    /// From a nearby metadata service to an attempt's limit.
+    /// From a nearby metadata service to the timeout of an attempt.
     pub const BUCKETS: &[(&str, &[f64])] = &[(
         REFRESH_DURATION,
         &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
     )];
 
-    /// Gives the recorder the help texts. Called once, after a recorder is installed.
+    /// Registers the help texts. Called once, after a recorder is installed.
     pub fn describe() {
         describe_gauge!(
             EXPIRY,
             Unit::Seconds,
-            "When the token held ends, in seconds since the epoch; absent until there was one"
+            "Expiry of the current token, in seconds since the epoch; absent until there was one"
         );
         describe_counter!(
             REFRESHES,
@@ -58,7 +62,7 @@ pub mod instruments {
         describe_histogram!(
             REFRESH_DURATION,
             Unit::Seconds,
-            "How long requests for a token took"
+            "Duration of requests for a token"
         );
     }
 }

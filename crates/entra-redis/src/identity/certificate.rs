@@ -1,8 +1,8 @@
-//! A client certificate as a credential: the file it comes in, and the assertion it signs.
+//! A client certificate as a credential: its file, and the assertion that it signs.
 //!
-//! Microsoft's page "Microsoft identity platform application authentication certificate credentials" has the form:
-//! signed with PS256, the certificate named by `x5t#S256`. azure_identity has a credential of this kind only over
-//! OpenSSL; here its assertion is made with ring and handed to azure_identity's `ClientAssertionCredential`.
+//! The form is from Microsoft's page "Microsoft identity platform application authentication certificate credentials":
+//! signed with PS256, the certificate identified by `x5t#S256`. azure_identity has a credential of this kind only over
+//! OpenSSL; here ring signs the assertion for azure_identity's `ClientAssertionCredential`.
 
 use std::{
     fmt,
@@ -26,15 +26,15 @@ use zeroize::Zeroizing;
 
 use crate::{file, secret::Secret};
 
-/// Entra ID accepts assertions of up to 10 minutes; each is used once, at once.
+/// The longest life that Entra ID accepts; each assertion is used once, immediately.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// Why a file is no client certificate.
+/// A client certificate that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
     /// The file cannot be read.
-    #[error("the file cannot be read")]
+    #[error("cannot read the file")]
     Unreadable(#[source] std::io::Error),
     /// Neither PEM nor PFX.
     #[error(
@@ -47,15 +47,15 @@ pub enum CertificateError {
     /// The private key is missing.
     #[error("the file has no private key")]
     NoKey,
-    /// The private key is encrypted and no password opens it.
+    /// The private key is encrypted, and the password is missing or wrong.
     #[error("the private key is encrypted: set AZURE_CLIENT_CERTIFICATE_PASSWORD to its password")]
     Locked,
-    /// The private key is encrypted by a cipher that is not known here.
+    /// The private key is encrypted with an unsupported cipher.
     #[error(
-        "the private key is encrypted in an unknown way: encrypt it with `openssl pkcs8 -topk8 -v2 aes-256-cbc`"
+        "the private key is encrypted with an unsupported cipher: encrypt it with `openssl pkcs8 -topk8 -v2 aes-256-cbc`"
     )]
     UnknownCipher,
-    /// Entra ID takes RSA keys only.
+    /// Entra ID accepts RSA keys only.
     #[error("the private key is not an RSA key of 2048 bits or more")]
     NotRsa,
 }
@@ -126,7 +126,7 @@ impl ClientCertificate {
         })
     }
 
-    /// A signed statement that whoever sends it is the application.
+    /// Returns a signed assertion that the sender is the application.
     fn assertion(&self, client_id: &str, audience: &str, now: SystemTime) -> Secret {
         let seconds = |time: SystemTime| {
             time.duration_since(UNIX_EPOCH)
@@ -161,7 +161,7 @@ impl ClientCertificate {
     }
 }
 
-/// The text of one PEM section, its two lines of dashes included.
+/// Returns one PEM section, including its BEGIN and END lines.
 fn pem_section<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     let (begin, end) = (
         format!("-----BEGIN {label}-----"),
@@ -180,7 +180,7 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
-/// What azure_identity asks for assertions.
+/// The source of assertions for azure_identity.
 #[derive(Debug)]
 pub(super) struct CertificateAssertion {
     pub(super) certificate: Arc<ClientCertificate>,

@@ -1,27 +1,33 @@
-//! Which credential? The one question that is answered once, at start, from the configuration alone where it can be.
+//! The selection of a credential, made once at start, from the configuration alone where possible.
 //!
 //! The order is the Azure SDKs' (DefaultAzureCredential): environment, workload identity, managed identity, Azure CLI,
-//! Azure Developer CLI. What always holds: a credential that variables configure stands alone, because only "not
-//! configured" moves on to the next; each one that is passed over has a reason that says what to do.
+//! Azure Developer CLI.
+//!
+//! # Invariants
+//! - A credential that variables configure is the only candidate, because only "not configured" moves on to the next.
+//! - Each credential that is skipped has a reason that contains the fix.
 
 use crate::config::{CredentialChoice, CredentialName, Identity};
 
-/// What may be asked, and why the rest is not.
+/// The credentials to try, and the rest with the reasons.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// One where variables decide; else those that only asking can tell, in order.
+    /// One where variables decide; else those that can only be found by a request, in order.
     pub(super) candidates: Vec<CredentialName>,
-    /// The others, each with its reason.
+    /// The others, each with the reason.
     pub(super) skipped: Vec<(CredentialName, String)>,
 }
 
+/// The state of one credential by the configuration.
 enum Verdict {
     Configured,
-    /// No variable announces it.
-    FoundByAsking,
-    Not(String),
+    /// No variable configures it: only a request shows whether it exists.
+    Unknown,
+    /// Not usable, for this reason.
+    Skipped(String),
 }
 
+/// Selects the credentials to try.
 pub(super) fn select(identity: &Identity) -> Selection {
     use CredentialName::*;
     let mut selection = Selection {
@@ -32,27 +38,27 @@ pub(super) fn select(identity: &Identity) -> Selection {
     for name in CredentialName::ALL {
         let verdict = match (configured, name) {
             _ if !is_allowed(identity.choice, name) => {
-                Verdict::Not("AZURE_TOKEN_CREDENTIALS leaves it out".to_owned())
+                Verdict::Skipped("AZURE_TOKEN_CREDENTIALS excludes it".to_owned())
             }
-            (Some(first), _) => Verdict::Not(format!("{first} comes first")),
+            (Some(first), _) => Verdict::Skipped(format!("{first} takes precedence")),
             (None, EnvironmentCredential) => environment(identity),
             (None, WorkloadIdentityCredential) => workload_identity(identity),
             (None, ManagedIdentityCredential) => managed_identity(identity),
-            (None, AzureCliCredential | AzureDeveloperCliCredential) => Verdict::FoundByAsking,
+            (None, AzureCliCredential | AzureDeveloperCliCredential) => Verdict::Unknown,
         };
         match verdict {
             Verdict::Configured => {
                 configured = Some(name.as_str());
-                // Those before it that only asking could find are not asked: what is configured is meant.
-                let unasked = selection.candidates.drain(..);
+                // Candidates before it that only a request could find are not tried: a configured one wins.
+                let untried = selection.candidates.drain(..);
                 let reason = format!("{} is configured", name.as_str());
                 selection
                     .skipped
-                    .extend(unasked.map(|name| (name, reason.clone())));
+                    .extend(untried.map(|name| (name, reason.clone())));
                 selection.candidates.push(name);
             }
-            Verdict::FoundByAsking => selection.candidates.push(name),
-            Verdict::Not(reason) => selection.skipped.push((name, reason)),
+            Verdict::Unknown => selection.candidates.push(name),
+            Verdict::Skipped(reason) => selection.skipped.push((name, reason)),
         }
     }
     selection
@@ -72,7 +78,7 @@ fn is_allowed(choice: CredentialChoice, name: CredentialName) -> bool {
     }
 }
 
-/// Names the variables that are missing.
+/// Returns the names of the variables that are not set.
 fn missing(variables: &[(&str, bool)]) -> String {
     let missing: Vec<_> = variables
         .iter()
@@ -92,37 +98,39 @@ fn environment(identity: &Identity) -> Verdict {
             has_secret,
         ),
     ]);
-    match missing.is_empty() {
-        true => Verdict::Configured,
-        false => Verdict::Not(format!("not set: {missing}")),
+    if missing.is_empty() {
+        Verdict::Configured
+    } else {
+        Verdict::Skipped(format!("not set: {missing}"))
     }
 }
 
 fn workload_identity(identity: &Identity) -> Verdict {
     if identity.federated_token_file.is_none() {
-        return Verdict::Not(
-            "not set: AZURE_FEDERATED_TOKEN_FILE; on AKS the webhook sets it for pods with the label azure.workload.identity/use: \"true\", made after the label".to_owned(),
+        return Verdict::Skipped(
+            "not set: AZURE_FEDERATED_TOKEN_FILE; on AKS the webhook sets it for pods with the label azure.workload.identity/use: \"true\", created after the label was set".to_owned(),
         );
     }
     let missing = missing(&[
         ("AZURE_TENANT_ID", identity.tenant_id.is_some()),
         ("AZURE_CLIENT_ID", identity.client_id.is_some()),
     ]);
-    match missing.is_empty() {
-        true => Verdict::Configured,
-        false => Verdict::Not(format!(
-            "not set: {missing}; does the service account have the annotation azure.workload.identity/client-id?"
-        )),
+    if missing.is_empty() {
+        Verdict::Configured
+    } else {
+        Verdict::Skipped(format!(
+            "not set: {missing}; check the service account's annotation azure.workload.identity/client-id"
+        ))
     }
 }
 
 fn managed_identity(identity: &Identity) -> Verdict {
     match identity.identity_endpoint {
         crate::config::IdentityEndpoint::Complete => Verdict::Configured,
-        crate::config::IdentityEndpoint::WithoutHeader => Verdict::Not(
-            "IDENTITY_ENDPOINT is set and IDENTITY_HEADER is not: this kind of managed identity is not supported".to_owned(),
+        crate::config::IdentityEndpoint::WithoutHeader => Verdict::Skipped(
+            "IDENTITY_ENDPOINT is set but IDENTITY_HEADER is not: this kind of managed identity is not supported".to_owned(),
         ),
-        crate::config::IdentityEndpoint::Unset => Verdict::FoundByAsking,
+        crate::config::IdentityEndpoint::Unset => Verdict::Unknown,
     }
 }
 
@@ -143,37 +151,37 @@ mod tests {
         ("AZURE_TOKEN_CREDENTIALS", value)
     }
 
-    /// Environment in; candidates out, and for each credential passed over a part of its reason.
+    /// Environment, expected candidates, and for each skipped credential a part of its reason.
     #[test]
     #[rustfmt::skip] // a table
-    fn what_the_environment_selects() {
+    fn environments_select_credentials() {
         type Row = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
         const TABLE: &[Row] = &[
-            // Variables configure one: it stands alone.
+            // Variables configure one: it is the only candidate.
             (&[TENANT, CLIENT, SECRET], "Environment", &["Environment", "Environment", "Environment", "Environment"]),
-            (&[TENANT, CLIENT, CERTIFICATE], "Environment", &["comes first", "", "", ""]),
+            (&[TENANT, CLIENT, CERTIFICATE], "Environment", &["takes precedence", "", "", ""]),
             (&[TENANT, CLIENT, SECRET, FILE, ENDPOINT, HEADER], "Environment", &["", "", "", ""]),
-            (&[TENANT, CLIENT, FILE], "WorkloadIdentity", &["AZURE_CLIENT_SECRET", "comes first", "", ""]),
-            (&[TENANT, CLIENT, FILE, ENDPOINT, HEADER], "WorkloadIdentity", &["", "comes first", "", ""]),
+            (&[TENANT, CLIENT, FILE], "WorkloadIdentity", &["AZURE_CLIENT_SECRET", "takes precedence", "", ""]),
+            (&[TENANT, CLIENT, FILE, ENDPOINT, HEADER], "WorkloadIdentity", &["", "takes precedence", "", ""]),
             (&[CLIENT, ENDPOINT, HEADER], "ManagedIdentity", &["AZURE_TENANT_ID and AZURE_CLIENT_SECRET", "azure.workload.identity/use", "", ""]),
             (&[ENDPOINT, HEADER], "ManagedIdentity", &["AZURE_CLIENT_ID", "webhook", "", ""]),
             // Set but empty means unset.
             (&[TENANT, CLIENT, ("AZURE_CLIENT_SECRET", ""), FILE], "WorkloadIdentity", &["AZURE_CLIENT_SECRET", "", "", ""]),
-            // Nothing is configured: what only asking can tell, in order.
+            // Nothing is configured: those that only a request can find, in order.
             (&[], "ManagedIdentity AzureCli AzureDeveloperCli", &["AZURE_TENANT_ID and AZURE_CLIENT_ID and AZURE_CLIENT_SECRET", "webhook"]),
             (&[SECRET], "ManagedIdentity AzureCli AzureDeveloperCli", &["not set: AZURE_TENANT_ID and AZURE_CLIENT_ID", ""]),
             (&[FILE], "ManagedIdentity AzureCli AzureDeveloperCli", &["", "azure.workload.identity/client-id"]),
             (&[TENANT, FILE], "ManagedIdentity AzureCli AzureDeveloperCli", &["", "not set: AZURE_CLIENT_ID"]),
             (&[ENDPOINT], "AzureCli AzureDeveloperCli", &["", "", "IDENTITY_HEADER is not"]),
-            // AZURE_TOKEN_CREDENTIALS cuts the list.
-            (&[credentials("prod")], "ManagedIdentity", &["", "", "leaves it out", "leaves it out"]),
+            // AZURE_TOKEN_CREDENTIALS restricts the list.
+            (&[credentials("prod")], "ManagedIdentity", &["", "", "excludes it", "excludes it"]),
             (&[credentials("PROD"), TENANT, CLIENT, SECRET], "Environment", &["", "", "", ""]),
-            (&[credentials("dev")], "AzureCli AzureDeveloperCli", &["leaves it out", "leaves it out", "leaves it out"]),
-            (&[credentials("dev"), TENANT, CLIENT, SECRET], "AzureCli AzureDeveloperCli", &["leaves it out", "", ""]),
-            (&[credentials("AzureCliCredential"), TENANT, CLIENT, FILE], "AzureCli", &["leaves it out", "", "", ""]),
+            (&[credentials("dev")], "AzureCli AzureDeveloperCli", &["excludes it", "excludes it", "excludes it"]),
+            (&[credentials("dev"), TENANT, CLIENT, SECRET], "AzureCli AzureDeveloperCli", &["excludes it", "", ""]),
+            (&[credentials("AzureCliCredential"), TENANT, CLIENT, FILE], "AzureCli", &["excludes it", "", "", ""]),
             (&[credentials("ManagedIdentityCredential"), TENANT, CLIENT, FILE], "ManagedIdentity", &["", "", "", ""]),
             (&[credentials("managedidentitycredential"), CLIENT, ENDPOINT, HEADER], "ManagedIdentity", &["", "", "", ""]),
-            (&[credentials("WorkloadIdentityCredential"), TENANT, CLIENT, SECRET, FILE], "WorkloadIdentity", &["leaves it out", "", "", ""]),
+            (&[credentials("WorkloadIdentityCredential"), TENANT, CLIENT, SECRET, FILE], "WorkloadIdentity", &["excludes it", "", "", ""]),
         ];
         for (pairs, candidates, reasons) in TABLE {
             let mut environment: Environment = pairs.iter().copied().collect();
@@ -196,9 +204,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is set, each credential is asked or has a reason, and no reason repeats a value.
+        /// In any environment, each credential is a candidate or has a reason, and no reason contains a value.
         #[test]
-        fn any_environment_selects_without_showing_a_value(
+        fn no_reason_shows_a_value(
             set in proptest::collection::vec(proptest::bool::ANY, 8),
             choice in 0..8_usize,
         ) {

@@ -1,4 +1,4 @@
-//! The claims of an access token that we need, read without checking the signature: the token is for Redis to classify.
+//! The claims of an access token that are needed here, read without checking the signature: Redis verifies the token.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ pub struct Claims {
     pub sub: Option<String>,
 }
 
-/// One or several (RFC 7519, section 4.1.3).
+/// One audience or several (RFC 7519, section 4.1.3).
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
@@ -65,10 +65,10 @@ impl Audience {
     }
 }
 
-/// Reads the claims of a token without verifying its signature.
+/// Returns the claims of a token.
 ///
 /// # Errors
-/// The text is not a JWT.
+/// The token is not a JWT with a JSON object as its payload.
 pub fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
@@ -82,9 +82,9 @@ pub fn read(token: &str) -> Result<Claims, Error> {
     serde_json::from_slice(&payload).map_err(|_| Error::NotAJwt)
 }
 
-/// A NumericDate: RFC 7519 allows fractions of a second, and MSAL for Python sends them in assertions.
+/// Reads a NumericDate: RFC 7519 allows fractions of a second, and MSAL for Python sends them in assertions.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    // The conversion saturates: what no clock reaches stays out of reach.
+    // The conversion saturates.
     let seconds = Option::<f64>::deserialize(deserializer)?;
     Ok(seconds.map(|seconds| seconds as u64))
 }
@@ -99,12 +99,20 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
     oid.filter(|oid| !oid.is_empty()).ok_or(Error::NoObjectId)
 }
 
-/// How far this machine's clock is from Entra ID's, as far as a token that just came can tell.
+/// The difference between this machine's clock and Entra ID's, as far as a token just received shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skew {
     /// The difference.
     pub by: Duration,
     ahead: bool,
+}
+
+impl Skew {
+    /// Returns the skew in seconds, negative when this machine's clock is behind.
+    pub fn seconds(&self) -> i64 {
+        let seconds = i64::try_from(self.by.as_secs()).unwrap_or(i64::MAX);
+        if self.ahead { seconds } else { -seconds }
+    }
 }
 
 impl fmt::Display for Skew {
@@ -114,13 +122,13 @@ impl fmt::Display for Skew {
     }
 }
 
-/// Compares the token's own times with `expires_at`, which counts from this machine's clock where the answer said how
-/// long the token lives, and with `now`.
+/// Returns the skew that a token just received shows. Compares the token's own times with `expires_at`, which was computed
+/// from this machine's clock where the response contained a lifetime, and with `now`.
 pub fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
     let claims = read(token).ok()?;
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));
-    // Valid only later: the clock is behind at least by that. Entra ID dates `nbf` five minutes back.
+    // Not valid yet: the clock is behind at least by that. Entra ID dates `nbf` five minutes back.
     if let Some(early) = nbf.and_then(|nbf| nbf.duration_since(now).ok()) {
         let by = early.saturating_add(Duration::from_secs(5 * 60));
         return Some(Skew { by, ahead: false });
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn the_object_id_is_the_oid_claim_and_nothing_else() {
         let read = object_id(&token(r#"{"oid":"0-1-2","sub":"other"}"#));
-        assert_eq!(read.expect("there is one"), "0-1-2");
+        assert_eq!(read.expect("it has one"), "0-1-2");
         for without in [r#"{"sub":"other"}"#, r#"{"oid":""}"#, r#"{"oid":null}"#] {
             assert!(matches!(object_id(&token(without)), Err(Error::NoObjectId)));
         }
@@ -163,15 +171,17 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_what_the_tokens_own_times_say() {
+    fn skew_is_computed_from_the_tokens_own_times() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let issued = token(r#"{"nbf":9700,"exp":13600}"#); // at 10 000, for an hour
-        // The answer said one hour, this clock says 17 200: an hour and more ahead.
-        let shown = skew(&issued, at(17_200 + 3600), at(17_200)).expect("it can tell");
+        // The response contained one hour, this clock shows 17 200: two hours ahead.
+        let shown = skew(&issued, at(17_200 + 3600), at(17_200)).expect("it shows the skew");
         assert_eq!(shown.to_string(), "about 7200 s ahead");
-        let shown = skew(&issued, at(8_000 + 3600), at(8_000)).expect("it can tell");
+        assert_eq!(shown.seconds(), 7200);
+        let shown = skew(&issued, at(8_000 + 3600), at(8_000)).expect("it shows the skew");
         assert_eq!(shown.to_string(), "about 2000 s behind");
-        let shown = skew(&issued, at(13_600), at(10_000)).expect("it can tell");
+        assert_eq!(shown.seconds(), -2000);
+        let shown = skew(&issued, at(13_600), at(10_000)).expect("it shows the skew");
         assert_eq!(shown.by, Duration::ZERO);
         assert_eq!(skew(&token("{}"), at(1), at(1)), None);
         assert_eq!(skew("opaque", at(1), at(1)), None);
@@ -179,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn times_may_have_fractions() {
+    fn times_can_have_fractions() {
         for (seconds, expected) in [
             ("1.7e9", 1_700_000_000),
             ("1700000000.5", 1_700_000_000),
@@ -201,7 +211,7 @@ mod tests {
 
         use super::*;
 
-        /// What else a token may say: any JSON, some of it deeper than any reader follows.
+        /// Further claims: any JSON.
         fn other() -> impl Strategy<Value = Value> {
             let leaf = prop_oneof![
                 Just(Value::Null),
@@ -219,7 +229,7 @@ mod tests {
             })
         }
 
-        /// What is no token, from noise to what is almost one.
+        /// Texts that are not tokens, from noise to almost one.
         fn junk() -> impl Strategy<Value = String> {
             let payload = prop_oneof![
                 vec(any::<u8>(), 0..200),
@@ -236,7 +246,7 @@ mod tests {
 
         proptest! {
             #[test]
-            fn what_a_token_says_is_read(
+            fn claims_of_a_token_are_read(
                 oid in "\\PC{1,40}",
                 exp in 0..u64::from(u32::MAX),
                 fraction in 0.0..1.0_f64,
@@ -246,19 +256,19 @@ mod tests {
                     "oid": oid, "exp": exp as f64 + fraction, "nbf": exp, "tid": oid, "aud": [oid, oid], "xms": more,
                 });
                 let text = token(&claims.to_string());
-                let claims = read(&text).expect("it is one");
+                let claims = read(&text).expect("it is a token");
                 prop_assert_eq!((claims.exp, claims.nbf), (Some(exp), Some(exp)));
                 prop_assert_eq!(claims.tid.as_ref(), Some(&oid));
                 prop_assert_eq!(claims.aud.all(), [oid.clone(), oid.clone()]);
                 prop_assert_eq!(object_id(&text).expect("it has one"), oid);
-                // Some libraries pad.
+                // Some libraries add padding.
                 let (head, tail) = text.rsplit_once('.').expect("it has parts");
                 let padded = format!("{head}==.{tail}");
                 prop_assert!(read(&padded).is_ok());
             }
 
             #[test]
-            fn junk_is_refused_and_not_repeated(text in junk(), at in any::<u64>()) {
+            fn junk_is_rejected_and_not_quoted(text in junk(), at in any::<u64>()) {
                 let now = UNIX_EPOCH + Duration::from_secs(at >> 2);
                 let shown = skew(&text, now, now).map(|skew| skew.to_string());
                 match object_id(&text) {

@@ -1,9 +1,9 @@
-//! Azure's credentials as one token source: how each is asked, and how its refusal is explained.
+//! Azure's credential chain as one token source.
 //!
-//! What always holds: the choice (see `chain`) is made once and never changes, so that a hiccup of Entra ID cannot sign a
-//! pod in as its node; a configured credential that fails is asked again, never skipped. Each request is made by a fresh
-//! credential object, because azure_identity hands out its cached token until 300 s before expiry and keeps a federated
-//! token file for 10 minutes, and with the SDK's own retries off, because they can hold a call for more than a minute.
+//! # Invariants
+//! - The choice (see `chain`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
+//!   as its node.
+//! - A configured credential that fails is retried, never skipped.
 
 mod candidate;
 mod request;
@@ -32,42 +32,42 @@ use crate::{
     tls,
 };
 
-/// Limits of one HTTP request for a token. Connecting is to an address nearby or to Entra ID's front door.
+/// Timeouts of one HTTP request for a token. The connection is to an address nearby or to Entra ID's front door.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where the caller's own limit is the same, it is to end the request first: it says so in fewer words.
+/// The HTTP client's own timeout, above the caller's: the caller's must fire first, because its error is shorter.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(11);
 
-/// Azure CLI and Azure Developer CLI need seconds to start.
+/// The timeout of Azure CLI and Azure Developer CLI, which need seconds to start.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Kerberos' customary tolerance, which Entra ID shares: a larger difference between clocks is worth a warning.
+/// The largest clock skew without a warning: Kerberos' customary tolerance, which Entra ID shares.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// The credential that the environment configures, asked through azure_identity.
+/// The credential that the environment configures, with requests through azure_identity.
 #[derive(Debug)]
 pub struct AzureCredential {
     identity: Identity,
     managed_identity: Option<ManagedIdentity>,
     #[cfg(feature = "client-certificate")]
     certificate: Option<Arc<super::certificate::ClientCertificate>>,
-    /// Reaches Entra ID: the system's proxy settings apply.
+    /// For Entra ID: the system's proxy settings apply.
     entra: reqwest::Client,
-    /// Reaches the managed identity endpoints, which are on this machine and never behind a proxy.
+    /// For the managed identity endpoints, which are on this machine and never behind a proxy.
     local: reqwest::Client,
     selection: Selection,
-    /// The one that is used from now on.
+    /// The credential chosen for the rest of the process.
     chosen: OnceLock<CredentialName>,
 }
 
-/// Names a user-assigned managed identity.
+/// The name of a user-assigned managed identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManagedIdentity {
-    /// By the client id, as `AZURE_CLIENT_ID` does.
+    /// The client id, as in `AZURE_CLIENT_ID`.
     ClientId(String),
-    /// By the object id, also called principal id.
+    /// The object id, also called principal id.
     ObjectId(String),
-    /// By the ARM resource id. Not on Container Apps and App Service: azure_identity refuses it there.
+    /// The ARM resource id. Not on Container Apps and App Service: azure_identity does not support it there.
     ResourceId(String),
 }
 
@@ -82,7 +82,7 @@ impl ManagedIdentity {
 }
 
 impl AzureCredential {
-    /// Reads from `identity` which credential is configured, and its files. Nothing is asked yet.
+    /// Selects the credential that `identity` configures, and reads its files. Sends no request yet.
     ///
     /// # Errors
     /// TLS for the token endpoint cannot be set up, or the client certificate cannot be read.
@@ -99,9 +99,10 @@ impl AzureCredential {
             managed_identity: identity.client_id.clone().map(ManagedIdentity::ClientId),
             #[cfg(feature = "client-certificate")]
             certificate: read_certificate(&identity)?,
-            entra: match is_on_this_machine(&identity.authority_host) {
-                true => client().no_proxy(),
-                false => client(),
+            entra: if is_on_this_machine(&identity.authority_host) {
+                client().no_proxy()
+            } else {
+                client()
             }
             .build()
             .map_err(|source| Error::HttpClient(source.into()))?,
@@ -122,7 +123,7 @@ impl AzureCredential {
     /// Uses this managed identity instead of the one that `AZURE_CLIENT_ID` names.
     ///
     /// # Errors
-    /// A resource id where the platform's protocol cannot carry one.
+    /// A resource id on a platform where azure_identity does not support one.
     pub fn managed_identity(mut self, identity: ManagedIdentity) -> Result<Self, Error> {
         if let (ManagedIdentity::ResourceId(_), IdentityEndpoint::Complete) =
             (&identity, self.identity.identity_endpoint)
@@ -133,32 +134,35 @@ impl AzureCredential {
         Ok(self)
     }
 
-    /// What may be asked for tokens: one where variables decide.
+    /// Returns the credentials that are tried: one where variables decide.
     pub fn candidates(&self) -> &[CredentialName] {
         &self.selection.candidates
     }
 
-    /// Those that are not asked, each with the reason.
+    /// Returns the credentials that are not tried, each with the reason.
     pub fn skipped(&self) -> &[(CredentialName, String)] {
         &self.selection.skipped
     }
 
-    /// Asks one candidate after the other; the first that answers is kept.
+    /// Tries one candidate after the other and keeps the first that returns a token.
     async fn choose(&self) -> Result<AzureToken, Error> {
         let mut skipped = Skipped::default();
         for &name in &self.selection.candidates {
-            let answer = match name {
+            let result = match name {
                 CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
                     Ok(()) => {
-                        // It is there, so it is configured: from here on a failure is retried, not skipped.
+                        // It exists, so it is configured: from here on a failure is retried, not skipped.
                         self.keep(name, &skipped);
-                        return self.ask(name).await;
+                        return self.request(name).await;
                     }
                     Err(reason) => Err(reason.to_owned()),
                 },
-                _ => self.ask(name).await.map_err(|error| reason(name, &error)),
+                _ => {
+                    let result = self.request(name).await;
+                    result.map_err(|error| reason(name, &error))
+                }
             };
-            match answer {
+            match result {
                 Ok(token) => {
                     self.keep(name, &skipped);
                     return Ok(token);
@@ -169,7 +173,7 @@ impl AzureCredential {
         Err(Error::Unavailable(self.all_reasons(skipped)))
     }
 
-    /// Why each one that was not asked was not, and what those that were said.
+    /// Adds the credentials that were never tried, with their reasons.
     fn all_reasons(&self, mut skipped: Skipped) -> Skipped {
         for (name, reason) in &self.selection.skipped {
             skipped.push(*name, reason.clone());
@@ -177,14 +181,13 @@ impl AzureCredential {
         skipped.in_order()
     }
 
+    /// Makes the choice, and logs it once.
     fn keep(&self, name: CredentialName, skipped: &Skipped) {
         self.chosen.get_or_init(|| {
-            let others = self.all_reasons(skipped.clone());
             info!(
-                entra.credential = name.as_str(),
-                entra.others = %others,
-                "{} is used; the others are not: {others}",
-                name.as_str()
+                credential.name = name.as_str(),
+                credential.skipped = %self.all_reasons(skipped.clone()),
+                "credential selected"
             );
             name
         });
@@ -212,7 +215,7 @@ impl TokenSource for AzureCredential {
 
     async fn fetch(&self) -> Result<AccessToken, Error> {
         let token = match self.chosen.get() {
-            Some(&name) => self.ask(name).await?,
+            Some(&name) => self.request(name).await?,
             None => self.choose().await?,
         };
         let secret = Secret::new(token.token.secret());
@@ -220,10 +223,8 @@ impl TokenSource for AzureCredential {
         if let Some(skew) = claims::skew(secret.expose(), expires_at, SystemTime::now())
             && skew.by > MAX_CLOCK_SKEW
         {
-            warn!(
-                clock.skew_s = skew.by.as_secs(),
-                "this machine's clock is {skew} by the token that came: tokens are counted on the time since they came, but fix the clock"
-            );
+            // Only reported: token lifetimes are measured on the monotonic clock.
+            warn!(clock.skew_s = skew.seconds(), "clock skew detected");
         }
         match &self.identity.username {
             Some(username) => Ok(AccessToken {
@@ -236,7 +237,7 @@ impl TokenSource for AzureCredential {
     }
 }
 
-/// An emulated Entra ID, which no proxy can reach.
+/// Returns whether the authority is an emulated Entra ID, which no proxy can reach.
 fn is_on_this_machine(authority: &str) -> bool {
     let url = azure_core::http::Url::parse(authority).ok();
     let host = url.as_ref().and_then(|url| url.host_str());
@@ -246,7 +247,7 @@ fn is_on_this_machine(authority: &str) -> bool {
     })
 }
 
-/// The client certificate, where one is configured and no secret comes before it.
+/// Reads the client certificate, where one is configured and no secret takes precedence.
 #[cfg(feature = "client-certificate")]
 fn read_certificate(
     identity: &Identity,

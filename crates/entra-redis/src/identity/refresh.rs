@@ -1,7 +1,10 @@
-//! The one task that asks for tokens: when it asks, and how it waits.
+//! The task that requests tokens and publishes them.
 //!
-//! It never gives up. The token held stays published while it lives; only a different token replaces it. Where there is none
-//! and an attempt hangs, it asks a second time beside it.
+//! # Invariants
+//! - It never gives up.
+//! - A token stays published until it expires; only a different token replaces it.
+//!
+//! While there is no live token, an attempt that hangs gets a second request beside it.
 
 mod schedule;
 #[cfg(test)]
@@ -9,6 +12,7 @@ mod tests;
 
 use std::{
     convert::Infallible,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -35,7 +39,7 @@ use crate::{
     trace::{self, TARGET},
 };
 
-/// Keeps a token in force. Made by [`Refresher::new`], driven by [`Refresher::run`].
+/// A task that keeps a valid token published: made by [`Refresher::new`], driven by [`Refresher::run`].
 pub struct Refresher {
     source: Arc<dyn TokenSource>,
     token: watch::Sender<Option<Arc<Token>>>,
@@ -44,7 +48,7 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Puts a refresher and its read side together; nothing is asked until it runs.
+    /// Returns a refresher and its read side; nothing is requested until it runs.
     pub fn new(source: Arc<dyn TokenSource>) -> (Self, Tokens) {
         let (token, token_reader) = watch::channel(None);
         let (status, status_reader) = watch::channel(TokenStatus {
@@ -67,17 +71,17 @@ impl Refresher {
         (refresher, tokens)
     }
 
-    /// Asks for tokens until dropped. Dropping it abandons what is in flight; the token held stays with the readers
-    /// until it ends.
+    /// Requests tokens until dropped. Dropping it abandons the request in flight; readers keep the newest token until it
+    /// expires.
     pub async fn run(self) -> Infallible {
         let (mut failures, mut rejections) = (0_u32, 0_u32);
         loop {
-            let wait = match self.attempt(failures).await {
+            let delay = match self.attempt(failures).await {
                 Ok(Outcome::New(token)) => {
                     failures = 0;
-                    let wait = delay_before_refresh(token.remaining(), fastrand::f64());
+                    let delay = delay_before_refresh(token.remaining(), fastrand::f64());
                     self.publish(token);
-                    wait
+                    delay
                 }
                 Ok(Outcome::Unchanged(remaining)) => {
                     failures = 0;
@@ -89,26 +93,26 @@ impl Refresher {
                     self.status
                         .send_modify(|status| status.failure = Some(error.kind()));
                     let live = self.live();
-                    let wait = delay_after_failure(failures, live, fastrand::f64())
+                    let delay = delay_after_failure(failures, live, fastrand::f64())
                         .max(requested_delay(error.retry_after(), live));
-                    self.report_failure(&error, wait);
-                    wait
+                    self.report_failure(&error, delay);
+                    delay
                 }
             };
-            let asked = Instant::now();
+            let finished = Instant::now();
             tokio::select! {
-                () = sleep(wait) => rejections = 0,
-                // A token just issued may be refused for a moment, until Redis knows of it, and one of an identity that
-                // is no user of the cache always is: not asked for at once, and ever less often.
+                () = sleep(delay) => rejections = 0,
+                // Redis may reject a token for a moment after it was issued, and always rejects one of an identity that
+                // is no user of the cache: so the next is not requested at once, and less and less often.
                 () = self.rejected.notified() => {
-                    sleep_until(asked + wait.min(delay_after_rejection(rejections))).await;
+                    sleep_until(finished + delay.min(delay_after_rejection(rejections))).await;
                     rejections = rejections.saturating_add(1);
                 }
             }
         }
     }
 
-    /// How long the token held will live; `None` without a live one.
+    /// Returns the remaining life of the current token; `None` without a live one.
     fn live(&self) -> Option<Duration> {
         let token = self.token.borrow();
         token
@@ -125,23 +129,23 @@ impl Refresher {
             "get token",
             otel.kind = "client",
             otel.status_code = Empty,
-            entra.credential = self.source.name(),
+            credential.name = self.source.name(),
             entra.token.outcome = Empty,
             token.expires_in_s = Empty,
             error.type = Empty,
         );
-        let patient = async {
-            let answer = timeout(limit, self.source.fetch()).await;
-            answer.unwrap_or(Err(Error::TimedOut(limit)))
+        let first = async {
+            let result = timeout(limit, self.source.fetch()).await;
+            result.unwrap_or(Err(Error::TimedOut(limit)))
         };
-        let fetched = async {
+        let either = async {
             tokio::select! {
-                answer = patient => answer,
-                answer = self.fetch_in_parallel(limit) => answer,
+                result = first => result,
+                result = self.fetch_in_parallel(limit) => result,
             }
         };
-        let answer = fetched.instrument(span.clone()).await;
-        let outcome = answer.and_then(|token| self.classify(token));
+        let fetched = either.instrument(span.clone()).await;
+        let outcome = fetched.and_then(|token| self.classify(token));
         let label = match &outcome {
             Ok(Outcome::New(_)) => "success",
             Ok(Outcome::Unchanged(_)) => "unchanged",
@@ -163,23 +167,25 @@ impl Refresher {
         outcome
     }
 
-    /// Asks again beside an attempt that is given more time because there is no token: the end of a hang is found by new
-    /// requests, not by one that hangs. Any answer will do. Sources that take longer than a request start programs, which
-    /// are not to run side by side.
-    async fn fetch_in_parallel(&self, patience: Duration) -> Result<AccessToken, Error> {
-        let quick = short_timeout(self.source.attempt_timeout());
-        if self.live().is_some() || patience <= quick || patience > MAX_REQUEST_TIMEOUT {
+    /// Sends further requests beside an attempt with the longer timeout, which is used while there is no token: the end of
+    /// a hang is found by new requests, not by the one that hangs. The first result counts, an error too. Sources with a
+    /// timeout above that of a request start programs, which must not run in parallel.
+    async fn fetch_in_parallel(&self, limit: Duration) -> Result<AccessToken, Error> {
+        let short = short_timeout(self.source.attempt_timeout());
+        if self.live().is_some() || limit <= short || limit > MAX_REQUEST_TIMEOUT {
             return std::future::pending().await;
         }
-        let mut wait = quick;
+        let mut delay = short;
         loop {
-            sleep(wait).await;
-            if let Ok(answer) = timeout(quick, self.source.fetch()).await {
-                return answer;
+            sleep(delay).await;
+            if let Ok(result) = timeout(short, self.source.fetch()).await {
+                return result;
             }
-            wait = MIN_DELAY;
+            delay = MIN_DELAY;
         }
     }
+
+    /// Compares a token that was received with the current one.
 
     fn classify(&self, token: AccessToken) -> Result<Outcome, Error> {
         let now = SystemTime::now();
@@ -188,13 +194,13 @@ impl Refresher {
             .duration_since(now)
             .map_err(|error| Error::Expired(error.duration()))?
             .min(MAX_LIFETIME);
-        let held = self.token.borrow();
-        let version = match held.as_deref() {
-            // A token held past its end may be the same one judged by a clock that was set since: take it again.
-            Some(held) if held.secret == token.secret && held.is_live() => {
-                return Ok(Outcome::Unchanged(held.remaining()));
+        let current = self.token.borrow();
+        let version = match current.as_deref() {
+            // An expired token that is received again has a new expiry if the clock was set meanwhile: publish it again.
+            Some(current) if current.secret == token.secret && current.is_live() => {
+                return Ok(Outcome::Unchanged(current.remaining()));
             }
-            Some(held) => held.version + 1,
+            Some(current) => current.version + 1,
             None => 1,
         };
         Ok(Outcome::New(Token {
@@ -208,11 +214,11 @@ impl Refresher {
 
     fn publish(&self, token: Token) {
         info!(
-            entra.credential = self.source.name(),
+            credential.name = self.source.name(),
             entra.object_id = token.username,
             token.expires_in_s = token.remaining().as_secs(),
             token.version = token.version,
-            "Entra ID issued a token"
+            "token refreshed"
         );
         let expires_at = token.expires_at.duration_since(UNIX_EPOCH);
         gauge!(instruments::EXPIRY).set(expires_at.unwrap_or_default().as_secs_f64());
@@ -228,23 +234,30 @@ impl Refresher {
         self.token.send_replace(Some(Arc::new(token)));
     }
 
-    fn report_failure(&self, error: &Error, wait: Duration) {
-        let left = self.live();
+    fn report_failure(&self, error: &Error, delay: Duration) {
+        let live = self.live();
         warn!(
-            entra.credential = self.source.name(),
+            credential.name = self.source.name(),
             error = %ErrorChain(error),
-            token.expires_in_s = left.map(|left| left.as_secs()),
-            retry.in_s = wait.as_secs_f64(),
-            "getting a token failed, {}",
-            match left {
-                Some(_) => "the one held still serves",
-                None => "there is none to serve with",
-            }
+            token.valid = live.is_some(),
+            token.expires_in_s = live.map(|remaining| remaining.as_secs()),
+            retry.in_s = delay.as_secs_f64(),
+            "token refresh failed"
         );
     }
 }
 
+impl fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresher")
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The result of one attempt.
 enum Outcome {
     New(Token),
+    /// The source returned the current token, which has this much life left.
     Unchanged(Duration),
 }

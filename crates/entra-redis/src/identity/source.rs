@@ -1,4 +1,4 @@
-//! What a source of tokens is, what it hands over, and how it fails.
+//! The interface of a token source: the trait, the token it returns, and its errors.
 
 use std::{
     fmt,
@@ -10,43 +10,43 @@ use async_trait::async_trait;
 use super::claims;
 use crate::{config::CredentialName, report::ErrorChain, secret::Secret};
 
-/// Anything that can get an access token for Redis.
+/// A source of access tokens for Redis.
 ///
-/// The refresher calls it again and again, one call at a time, each under a deadline: `fetch` must ask anew each time
-/// and must not retry by itself. Dropping the future abandons the request.
+/// The refresher calls `fetch` repeatedly, each call with a timeout: `fetch` must send a new request each time and must
+/// not retry by itself. Dropping the future abandons the request.
 #[async_trait]
 pub trait TokenSource: Send + Sync + 'static {
-    /// The credential's name as Azure writes it, or your own: a fixed word, since it becomes a metric's label.
+    /// Returns the credential's name as Azure writes it, or your own: a fixed word, because it becomes a metric's label.
     fn name(&self) -> &'static str;
 
-    /// How long one call of [`TokenSource::fetch`] may take at the longest; it is given less where less is left.
+    /// Returns the timeout of one call of [`TokenSource::fetch`]; it is shorter when the current token expires soon.
     fn attempt_timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 
-    /// Gets a token. "The same token again" is an answer, not an error.
+    /// Returns a token. The same token again is a result, not an error.
     ///
     /// # Errors
-    /// Whatever stood in the way; it is counted by its kind, logged, and the call is repeated later.
+    /// The request failed. The error is counted by its kind and logged, and the call is repeated later.
     async fn fetch(&self) -> Result<AccessToken, Error>;
 }
 
-/// A token as it came from its source.
+/// A token as returned by its source.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
     /// User name for Redis' `AUTH`; with Entra ID the object id of the identity.
     pub username: String,
     /// The token itself.
     pub secret: Secret,
-    /// When it ends, by this machine's clock.
+    /// Expiry by this machine's clock.
     pub expires_at: SystemTime,
 }
 
 impl AccessToken {
-    /// A token from Entra ID, whose `oid` claim is the user name.
+    /// Returns a token of Entra ID's, with its `oid` claim as the user name.
     ///
     /// # Errors
-    /// The text is not a JWT, or has no such claim.
+    /// The token is not a JWT, or has no such claim.
     pub fn from_jwt(secret: Secret, expires_at: SystemTime) -> Result<Self, Error> {
         Ok(Self {
             username: claims::object_id(secret.expose())?,
@@ -56,14 +56,14 @@ impl AccessToken {
     }
 }
 
-/// Why there is no token.
+/// A failure to get a token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The source did not answer within the deadline of one attempt.
+    /// The source did not answer within the timeout of one attempt.
     #[error("no answer within {}", Seconds(*.0))]
     TimedOut(Duration),
-    /// Nothing that could be asked is configured on this machine.
+    /// No credential of the chain can be used on this machine.
     #[error("no credential is available: {0}")]
     Unavailable(Skipped),
     /// The source answered and refused.
@@ -73,76 +73,76 @@ pub enum Error {
         credential: &'static str,
         /// HTTP status of the answer.
         status: u16,
-        /// What it means and what to do, where that is known.
+        /// The cause and how to fix it, where known.
         fix: Option<&'static str>,
-        /// How long the answer asked to wait.
+        /// The delay that the answer asked for.
         retry_after: Option<Duration>,
-        /// The answer's own words, without anything that looks like a token.
+        /// The answer's own text, without anything that looks like a token.
         #[source]
         source: Sanitised,
     },
-    /// A resource id names the managed identity on a platform whose protocol azure_identity cannot say it in.
+    /// A resource id selects the managed identity on a platform where azure_identity supports none.
     #[error(
-        "on Container Apps and App Service a managed identity cannot be named by its resource id: use its client id (`az identity show --query clientId`)"
+        "cannot select a managed identity by its resource id on Container Apps and App Service: use its client id (`az identity show --query clientId`)"
     )]
     ResourceId,
     /// The client certificate cannot be used.
     #[cfg(feature = "client-certificate")]
-    #[error("the client certificate in {} cannot be used", path.display())]
+    #[error("cannot use the client certificate in {}", path.display())]
     Certificate {
         /// `AZURE_CLIENT_CERTIFICATE_PATH`.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: super::certificate::CertificateError,
     },
-    /// The source could not be asked, or answered something unusable.
+    /// The source could not be reached, or returned something unusable.
     #[error("{credential} got no token")]
     Failed {
         /// The credential's name.
         credential: &'static str,
-        /// Its own words, without anything that looks like a token.
+        /// Its own text, without anything that looks like a token.
         #[source]
         source: Sanitised,
     },
-    /// A caller's own source failed; see [`Error::other`].
+    /// Your own source failed; see [`Error::other`].
     #[error("the token source failed")]
     Other(#[source] Sanitised),
-    /// The token is not a JWT, so that the user name cannot be read from it.
+    /// The token is not a JWT, so the user name cannot be read from it.
     #[error("the token is not a JWT: set REDIS_USERNAME to the object id it was issued to")]
     NotAJwt,
-    /// The token names no object id.
+    /// The token has no object id.
     #[error("the token has no `oid` claim: set REDIS_USERNAME to the object id it was issued to")]
     NoObjectId,
-    /// The token had ended when it came.
-    #[error("the token had ended {} before it came: compare this machine's clock", Seconds(*.0))]
+    /// The token had already expired.
+    #[error("received a token that expired {} ago: check this machine's clock", Seconds(*.0))]
     Expired(Duration),
     /// TLS for the token endpoint could not be set up.
     #[error("cannot set up TLS for the token endpoint")]
     Tls(#[from] crate::tls::Error),
-    /// The HTTP client for the token endpoint could not be made.
+    /// The HTTP client for the token endpoint could not be set up.
     #[error("cannot set up the HTTP client for the token endpoint")]
     HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The kinds of failure, as a closed set for those who count or show them.
+/// The kinds of failure: a closed set, for metrics and display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// No answer in time.
+    /// No answer within the timeout.
     TimedOut,
-    /// No credential is configured.
+    /// No credential of the chain can be used.
     Unavailable,
-    /// Answered and refused.
+    /// The source answered and refused.
     Refused,
-    /// Not reachable, or an unusable answer.
+    /// The source could not be reached, or its answer is unusable.
     Failed,
-    /// A token came that cannot be used.
+    /// The source returned a token that cannot be used.
     Unusable,
 }
 
 impl FailureKind {
-    /// A word of a closed set, for programs.
+    /// Returns a word of a closed set, for labels.
     pub fn as_label(self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
@@ -153,14 +153,14 @@ impl FailureKind {
         }
     }
 
-    /// A short phrase for a person.
+    /// Returns a short phrase for display.
     pub fn description(self) -> &'static str {
         match self {
             Self::TimedOut => "the credential did not answer in time",
             Self::Unavailable => "no credential is available",
             Self::Refused => "the credential was refused",
-            Self::Failed => "the credential could not be asked",
-            Self::Unusable => "the token that came cannot be used",
+            Self::Failed => "the credential could not be reached",
+            Self::Unusable => "the token received cannot be used",
         }
     }
 }
@@ -175,7 +175,7 @@ impl From<claims::Error> for Error {
 }
 
 impl Error {
-    /// How long the other side asked to wait before the next request.
+    /// Returns the delay before the next request that the answer asked for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -183,12 +183,12 @@ impl Error {
         }
     }
 
-    /// For a source of your own: takes the error's text, without anything that looks like a token.
+    /// Returns an error for a source of your own: takes the error's text, without anything that looks like a token.
     pub fn other(error: &dyn std::error::Error) -> Self {
         Self::Other(Sanitised::new(error))
     }
 
-    /// The kind of this failure.
+    /// Returns the kind of this failure.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::TimedOut(_) => FailureKind::TimedOut,
@@ -206,7 +206,7 @@ impl Error {
     }
 }
 
-/// What each credential of the chain said, or why it was not asked.
+/// The credentials of the chain that were not used, each with the reason.
 #[derive(Debug, Clone, Default)]
 pub struct Skipped(Vec<(CredentialName, String)>);
 
@@ -215,7 +215,7 @@ impl Skipped {
         self.0.push((name, reason));
     }
 
-    /// In the order of the chain.
+    /// Sorts them in the order of the chain.
     pub(super) fn in_order(mut self) -> Self {
         let place = |name| CredentialName::ALL.iter().position(|known| *known == name);
         self.0.sort_by_key(|(name, _)| place(*name));
@@ -233,7 +233,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// What to do, in brackets.
+/// A fix in parentheses.
 struct Fix(Option<&'static str>);
 
 impl fmt::Display for Fix {
@@ -245,16 +245,16 @@ impl fmt::Display for Fix {
     }
 }
 
-/// Somebody else's error text on one line, with everything that could be a token cut out.
+/// The text of a foreign error on one line, with everything that could be a token removed.
 ///
-/// The SDK puts answers' bodies into its error texts; what a body holds is not ours to promise, so it is cut by shape.
+/// The SDK puts response bodies into its error texts; their content is unknown here, so tokens are recognised by shape.
 #[derive(Debug, Clone)]
 pub struct Sanitised(String);
 
 impl Sanitised {
-    /// Takes an error with its sources.
+    /// Takes the text of an error with its sources.
     pub fn new(error: &dyn std::error::Error) -> Self {
-        Self(cut_tokens(&ErrorChain(error).to_string()))
+        Self(remove_tokens(&ErrorChain(error).to_string()))
     }
 }
 
@@ -266,8 +266,8 @@ impl fmt::Display for Sanitised {
 
 impl std::error::Error for Sanitised {}
 
-/// Cuts every word that begins as a JWT does (`eyJ` is base64 of `{"`), and joins the lines.
-fn cut_tokens(text: &str) -> String {
+/// Removes every word that begins like a JWT (`eyJ` is base64 of `{"`), and joins the lines.
+fn remove_tokens(text: &str) -> String {
     let is_token_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=');
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
@@ -282,7 +282,7 @@ fn cut_tokens(text: &str) -> String {
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A duration as a person writes it.
+/// A duration for display.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {
@@ -296,15 +296,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_cut_from_other_peoples_texts() {
+    fn tokens_are_removed_from_foreign_texts() {
         let text = "bad answer {\"access_token\":\"eyJhbGci.eyJvaWQi.c2ln-_x\",\n\"x\":1} eyJ0";
-        let clean = cut_tokens(text);
+        let clean = remove_tokens(text);
         assert_eq!(
             clean,
             "bad answer {\"access_token\":\"(hidden)\", \"x\":1} (hidden)"
         );
         assert_eq!(
-            cut_tokens("AADSTS700016: no\r\napp"),
+            remove_tokens("AADSTS700016: no\r\napp"),
             "AADSTS700016: no app"
         );
     }

@@ -1,17 +1,17 @@
-//! A candidate that only asking can tell of: whether it is there, and the reason why it is passed over.
+//! Candidates that no variable configures: the probe of the metadata service, and the reasons for skipping one.
 
 use std::time::Duration;
 
 use crate::{config::CredentialName, identity::source::Error};
 
-/// IMDS answers in milliseconds where it exists; elsewhere its address swallows packets. The limit is the one that the
-/// Azure SDKs' own DefaultAzureCredential probes with.
+/// The timeout of the probe. IMDS answers in milliseconds where it exists; elsewhere its address drops packets. The value
+/// is that of the Azure SDKs' own DefaultAzureCredential.
 const IMDS_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const IMDS_PROBE_URL: &str =
     "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
 
-/// Whether the Azure Instance Metadata Service answers. It refuses requests without its header with 400 (Azure page
-/// "Azure Instance Metadata Service"); a proxy that answers for the whole network does not.
+/// Checks that the Azure Instance Metadata Service answers. It refuses requests without its header with 400 (Azure page
+/// "Azure Instance Metadata Service"), which tells it from a proxy that answers for the whole network.
 pub(super) async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static str> {
     let answer = client
         .get(IMDS_PROBE_URL)
@@ -19,26 +19,26 @@ pub(super) async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static 
         .send();
     match answer.await {
         Ok(answer) if answer.status() == reqwest::StatusCode::BAD_REQUEST => Ok(()),
-        Ok(_) => Err(
-            "not set: IDENTITY_ENDPOINT, and what answers at 169.254.169.254 is not Azure's metadata service",
-        ),
+        Ok(_) => {
+            Err("not set: IDENTITY_ENDPOINT, and 169.254.169.254 is not Azure's metadata service")
+        }
         Err(_) => Err(
             "not set: IDENTITY_ENDPOINT, and nothing answers at 169.254.169.254; in Azure, is an identity assigned to this app?",
         ),
     }
 }
 
-/// Why a candidate was passed over, and what to do.
+/// Returns the reason for skipping a candidate that failed, and how to fix it.
 pub(super) fn reason(name: CredentialName, error: &Error) -> String {
-    let words = match std::error::Error::source(error) {
+    let cause = match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),
     };
     match name {
-        CredentialName::AzureCliCredential => format!("{words} (sign in with `az login`)"),
+        CredentialName::AzureCliCredential => format!("{cause} (sign in with `az login`)"),
         CredentialName::AzureDeveloperCliCredential => {
-            format!("{words} (sign in with `azd auth login`)")
+            format!("{cause} (sign in with `azd auth login`)")
         }
-        _ => words,
+        _ => cause,
     }
 }

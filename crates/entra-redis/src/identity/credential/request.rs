@@ -1,4 +1,8 @@
-//! One request for a token: the azure_identity credential it is made with, and the error it fails with.
+//! One request for a token: the azure_identity credential that sends it, and the conversion of its errors.
+//!
+//! Each request is made by a new credential object, because azure_identity returns its cached token until 300 s before
+//! expiry and caches a federated token file for 10 minutes, and without the SDK's own retries, because they can take more
+//! than a minute.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,16 +30,17 @@ use crate::{
 };
 
 impl AzureCredential {
-    pub(super) async fn ask(&self, name: CredentialName) -> Result<AzureToken, Error> {
+    /// Requests a token with this credential.
+    pub(super) async fn request(&self, name: CredentialName) -> Result<AzureToken, Error> {
         let scopes = [self.identity.scope.as_str()];
-        let answer = match self.credential(name) {
+        let result = match self.credential(name) {
             Ok(credential) => credential.get_token(&scopes, None).await,
             Err(error) => Err(error),
         };
-        answer.map_err(|error| failure(name, &error))
+        result.map_err(|error| failure(name, &error))
     }
 
-    /// A fresh credential object, made without asking anything.
+    /// Returns a new credential object; sends nothing.
     fn credential(&self, name: CredentialName) -> azure_core::Result<Arc<dyn TokenCredential>> {
         let identity = &self.identity;
         Ok(match name {
@@ -64,7 +69,7 @@ impl AzureCredential {
         })
     }
 
-    /// By secret where there is one, else by certificate, as EnvironmentCredential does in every SDK.
+    /// Returns a credential with the secret if there is one, else with the certificate, like EnvironmentCredential in every SDK.
     fn service_principal(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
         let identity = &self.identity;
         let tenant_id = identity.tenant_id.clone().unwrap_or_default();
@@ -110,11 +115,11 @@ impl AzureCredential {
     }
 }
 
-/// Sorts the SDK's error by whether the other side answered, explains it, and takes its words without its secrets.
+/// Converts the SDK's error: refused if there was an answer, with its explanation, and without its secrets.
 fn failure(name: CredentialName, error: &azure_core::Error) -> Error {
     let credential = name.as_str();
     let source = Sanitised::new(error);
-    // The SDK wraps the HTTP error into one of its own kind, so the answer is in the sources.
+    // The SDK wraps the HTTP error into one of its own kind, so the response is among the sources.
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = inner {
         let kind = current

@@ -1,4 +1,4 @@
-//! The metadata service through azure_identity, against the emulator.
+//! Tests of managed identity through azure_identity, against the emulator.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entra_redis_emulator::{Emulator, Options};
@@ -7,10 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{Config, Environment};
 
-/// The metadata service's requests as azure_identity makes them, led to the emulator by a client that rewrites where
-/// they go.
+/// The metadata service's requests as azure_identity sends them, redirected to the emulator by a proxy.
 #[tokio::test]
-async fn the_metadata_service_is_asked_as_documented() {
+async fn requests_to_the_metadata_service_are_as_documented() {
     let emulator = Emulator::bind(Options::default())
         .await
         .expect("free ports");
@@ -31,16 +30,13 @@ async fn the_metadata_service_is_asked_as_documented() {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .proxy(proxy);
-    credential.local = client.build().expect("nothing to go wrong");
+    credential.local = client.build().expect("the settings are valid");
 
-    let token = credential
-        .fetch()
-        .await
-        .expect("it is there and issues one");
+    let token = credential.fetch().await.expect("it issues a token");
     assert_eq!(credential.name(), "ManagedIdentityCredential");
     assert_eq!(token.username.len(), 36, "an object id");
 
-    // By its other two names: one is the user name, the other stands in the token.
+    // By its other two names: one is the user name, the other is in the token.
     let claims = token.secret.expose().split('.').nth(1).expect("a JWT");
     let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
     let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
@@ -52,15 +48,15 @@ async fn the_metadata_service_is_asked_as_documented() {
         credential = credential
             .managed_identity(identity)
             .expect("no App Service");
-        let again = credential.fetch().await.expect("it issues one");
+        let again = credential.fetch().await.expect("it issues a token");
         assert_eq!(again.username, token.username);
     }
     let unknown = ManagedIdentity::ResourceId("/subscriptions/0".to_owned());
     credential = credential
         .managed_identity(unknown)
         .expect("no App Service");
-    let error = credential.fetch().await.expect_err("nobody's");
+    let error = credential.fetch().await.expect_err("no identity has it");
     assert!(error.to_string().contains("is not assigned"), "{error}");
     stop.cancel();
-    running.await.expect("it ends well");
+    running.await.expect("it stops without a panic");
 }

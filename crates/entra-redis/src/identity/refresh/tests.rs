@@ -1,4 +1,4 @@
-//! The refresher against scripted sources, on paused time.
+//! Tests of the refresher with scripted sources, on paused time.
 
 use std::sync::{
     Mutex,
@@ -12,7 +12,7 @@ use crate::secret::Secret;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Hands out what the script says, one entry a call; the last entry repeats.
+/// A source that returns the script's entries, one per call; the last one repeats.
 struct Script {
     answers: Mutex<Vec<Answer>>,
     calls: AtomicUsize,
@@ -45,7 +45,7 @@ impl TokenSource for Script {
     async fn fetch(&self) -> Result<AccessToken, Error> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let answer = {
-            let mut answers = self.answers.lock().expect("no panic while held");
+            let mut answers = self.answers.lock().expect("no panic while locked");
             match answers.len() {
                 1 => answers[0],
                 _ => answers.remove(0),
@@ -69,7 +69,7 @@ impl TokenSource for Script {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_source_costs_nothing_while_the_token_lives_and_is_never_given_up() {
+async fn a_failing_source_is_retried_until_it_succeeds_while_the_token_stays_valid() {
     let source = Script::new(&[
         Answer::Token("a", HOUR),
         Answer::Fail,
@@ -80,11 +80,14 @@ async fn a_failing_source_costs_nothing_while_the_token_lives_and_is_never_given
     let (refresher, mut tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
     tokens.changed().await;
-    let first = tokens.newest().expect("it lives");
+    let first = tokens.newest().expect("it is live");
     assert_eq!(first.version, 1);
     tokens.changed().await;
-    let second = tokens.newest().expect("it lives");
-    assert!(first.is_live(), "the second came before the first ended");
+    let second = tokens.newest().expect("it is live");
+    assert!(
+        first.is_live(),
+        "the second arrived before the first expired"
+    );
     assert_eq!((second.version, second.secret.expose()), (2, "b"));
     assert_eq!(source.calls.load(Ordering::SeqCst), 5);
     assert_eq!(tokens.status().failure, None);
@@ -92,7 +95,7 @@ async fn a_failing_source_costs_nothing_while_the_token_lives_and_is_never_given
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_live_token_the_next_attempt_is_seconds_away_for_ever() {
+async fn without_a_live_token_attempts_continue_every_few_seconds() {
     let source = Script::new(&[Answer::Fail]);
     let (refresher, tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
@@ -105,40 +108,40 @@ async fn without_a_live_token_the_next_attempt_is_seconds_away_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_token_again_is_not_published_again() {
+async fn the_same_token_is_not_published_again() {
     let source = Script::new(&[Answer::Token("a", HOUR)]);
     let (refresher, mut tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
     tokens.changed().await;
-    assert_eq!(tokens.newest().expect("it lives").version, 1);
+    assert_eq!(tokens.newest().expect("it is live").version, 1);
     let again = timeout(HOUR, tokens.changed()).await;
     assert!(again.is_err(), "nothing new was published");
-    assert!(source.calls.load(Ordering::SeqCst) > 3, "it was asked for");
+    assert!(source.calls.load(Ordering::SeqCst) > 3, "it was requested");
     task.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_redis_refused_is_asked_for_anew_within_seconds() {
+async fn a_token_that_redis_rejected_is_replaced_within_seconds() {
     let source = Script::new(&[Answer::Token("a", HOUR), Answer::Token("b", HOUR)]);
     let (refresher, mut tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
     tokens.changed().await;
     tokens.newest();
-    let refused = Instant::now();
+    let rejected = Instant::now();
     tokens.report_rejected();
     tokens.changed().await;
     assert!(
-        refused.elapsed() <= MIN_DELAY_AFTER_REJECTION,
+        rejected.elapsed() <= MIN_DELAY_AFTER_REJECTION,
         "{:?}",
-        refused.elapsed()
+        rejected.elapsed()
     );
-    assert_eq!(tokens.newest().expect("it lives").secret.expose(), "b");
+    assert_eq!(tokens.newest().expect("it is live").secret.expose(), "b");
     task.abort();
 }
 
-/// A day of an hour's tokens, and one of a day's: asked for as often as needed and no more, and never without one.
+/// A day of one-hour tokens, and one of one-day tokens: as few requests as needed, and never without a token.
 #[tokio::test(start_paused = true)]
-async fn tokens_of_an_hour_and_of_a_day_follow_one_another() {
+async fn one_hour_and_one_day_tokens_follow_without_a_gap() {
     for (life, least, most) in [(HOUR, 31, 40), (24 * HOUR, 1, 3)] {
         let source = Script::new(&[Answer::Fresh(life)]);
         let (refresher, mut tokens) = Refresher::new(source.clone());
@@ -146,20 +149,20 @@ async fn tokens_of_an_hour_and_of_a_day_follow_one_another() {
         tokens.changed().await;
         let end = Instant::now() + 24 * HOUR;
         while Instant::now() < end {
-            assert!(tokens.newest().is_some(), "there is always one that lives");
+            assert!(tokens.newest().is_some(), "there is always a live token");
             sleep(Duration::from_secs(60)).await;
         }
-        let asked = source.calls.load(Ordering::SeqCst);
+        let requests = source.calls.load(Ordering::SeqCst);
         assert!(
-            (least..=most).contains(&asked),
-            "{asked} requests in a day of {life:?}"
+            (least..=most).contains(&requests),
+            "{requests} requests in a day of {life:?}"
         );
         task.abort();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_are_all_refused_are_asked_for_ever_less_often() {
+async fn rejected_tokens_are_requested_less_and_less_often() {
     let source = Script::new(&[Answer::Fresh(HOUR)]);
     let (refresher, tokens) = Refresher::new(source.clone());
     let task = tokio::spawn(refresher.run());
@@ -167,16 +170,16 @@ async fn tokens_that_are_all_refused_are_asked_for_ever_less_often() {
         tokens.report_rejected();
         sleep(Duration::from_secs(1)).await;
     }
-    let asked = source.calls.load(Ordering::SeqCst);
+    let requests = source.calls.load(Ordering::SeqCst);
     assert!(
-        (8..20).contains(&asked),
-        "{asked} requests in an hour of refusals"
+        (8..20).contains(&requests),
+        "{requests} requests in an hour of rejections"
     );
     task.abort();
 }
 
 #[tokio::test]
-async fn a_token_said_to_live_for_years_is_asked_for_anew_within_days() {
+async fn a_token_with_a_life_of_years_is_refreshed_within_days() {
     let (refresher, _tokens) = Refresher::new(Script::new(&[Answer::Fail]));
     let far = AccessToken {
         username: "user".to_owned(),
@@ -185,12 +188,12 @@ async fn a_token_said_to_live_for_years_is_asked_for_anew_within_days() {
     };
     match refresher.classify(far) {
         Ok(Outcome::New(token)) => assert!(token.remaining() <= MAX_LIFETIME),
-        _ => panic!("it can be used"),
+        _ => panic!("it is usable"),
     }
 }
 
 #[tokio::test]
-async fn a_token_that_came_too_late_is_an_error_that_says_so() {
+async fn a_token_received_after_its_expiry_is_an_error() {
     let (refresher, _tokens) = Refresher::new(Script::new(&[Answer::Fail]));
     let late = AccessToken {
         username: "user".to_owned(),
@@ -199,6 +202,6 @@ async fn a_token_that_came_too_late_is_an_error_that_says_so() {
     };
     match refresher.classify(late) {
         Err(error @ Error::Expired(_)) => assert!(error.to_string().contains("90.0 s")),
-        _ => panic!("it had ended"),
+        _ => panic!("it has expired"),
     }
 }

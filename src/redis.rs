@@ -31,7 +31,7 @@ pub use self::{
 
 /// The steps of opening a connection one by one, for `doctor`.
 #[cfg(feature = "service")]
-pub(crate) use self::node::connector::{dial, handshake, resolve};
+pub(crate) use self::node::transport::{dial, handshake, resolve};
 
 /// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another
 /// version.

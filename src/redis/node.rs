@@ -4,6 +4,7 @@
 //! each has a `maintainer` that keeps its connections open. [`NodeFactory`] starts nodes; [`NodeRegistry`] counts their
 //! open connections. The choice of a node for a command is `cluster`'s.
 
+mod auth;
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod maintainer;
@@ -11,6 +12,7 @@ mod manager;
 pub(super) mod reauth;
 mod schedule;
 mod silence;
+pub(super) mod transport;
 
 use std::{
     sync::{

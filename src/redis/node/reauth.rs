@@ -15,30 +15,20 @@ use std::{
     time::Duration,
 };
 
-use metrics::counter;
-use redis::{Cmd, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{Instrument, debug, warn};
+use tracing::{debug, warn};
 
 #[cfg(feature = "service")]
-use super::connection::NodeConnection;
+use super::{super::error::Error, connection::NodeConnection};
 use super::{
-    super::{
-        error::Error,
-        instruments,
-        trace::{answered, sign_in},
-    },
+    auth::{auth_with_token, authenticate},
     connection::{Authenticated, CloseReason, ConnectionState},
 };
-use crate::{
-    config::Endpoint,
-    identity::{Token, Tokens},
-    secret::Secret,
-    trace,
-};
+use crate::{config::Endpoint, identity::Tokens};
 
 /// Azure asks clients to stagger AUTH: each connection waits a random time up to this share of its own token's remaining
 /// life, and up to the limit, so that it is re-authenticated long before the 3 minutes before expiry that Azure asks for.
@@ -296,58 +286,18 @@ fn left(expires: Instant) -> Duration {
     expires.saturating_duration_since(Instant::now())
 }
 
-/// Returns AUTH with the user name and the token.
-pub(super) fn auth_with_token(token: &Token) -> Cmd {
-    let mut auth = redis::cmd("AUTH");
-    auth.arg(&token.username).arg(token.secret.expose());
-    auth
-}
-
-/// Returns AUTH with an access key, as the default user.
-pub(super) fn auth_with_key(key: &Secret) -> Cmd {
-    let mut auth = redis::cmd("AUTH");
-    auth.arg(key.expose());
-    auth
-}
-
 /// Re-authenticates an open connection with `token`, as [`Reauthenticator`] does with each new one; for `doctor`.
 #[cfg(feature = "service")]
 pub(in crate::redis) async fn reauthenticate(
     connection: &NodeConnection,
     address: &Endpoint,
-    token: &Token,
+    token: &crate::identity::Token,
     timeout: Duration,
 ) -> Result<(), Error> {
     let auth = auth_with_token(token);
     let session = connection.session.clone();
     let answer = authenticate(session, address, &auth, "reauth", timeout).await;
     answer.map_err(Error::of)
-}
-
-/// Sends AUTH and counts its outcome. An answer after the timeout counts as a failure.
-pub(super) async fn authenticate(
-    mut session: MultiplexedConnection,
-    address: &Endpoint,
-    auth: &Cmd,
-    kind: &'static str,
-    timeout: Duration,
-) -> RedisResult<()> {
-    session.set_response_timeout(timeout);
-    let span = sign_in(address, kind);
-    let answer: RedisResult<()> = auth
-        .query_async(&mut session)
-        .instrument(span.clone())
-        .await;
-    let outcome = match &answer {
-        Ok(()) => "success",
-        Err(error) => {
-            answered(&span, error);
-            trace::failed(&span, Error::of(error.clone()).label());
-            "failure"
-        }
-    };
-    counter!(instruments::AUTH, "kind" => kind, "outcome" => outcome).increment(1);
-    answer
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use self::{
 };
 
 /// The steps of opening a connection one by one, for `doctor`.
-pub use self::node::connector::{dial, handshake, resolve};
+pub use self::node::transport::{dial, handshake, resolve};
 
 /// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another
 /// version.

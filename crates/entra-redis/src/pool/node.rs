@@ -1,10 +1,10 @@
-//! How is one node kept at hand? A few shared connections to one address, opened again when they end and signed in
-//! again in place.
+//! A few shared connections to one address, reopened when they close and re-authenticated in place.
 //!
 //! A node is the cache's endpoint itself, or one node of a cluster. [`Node`] is the read side, which callers share;
-//! behind each stands a `maintainer` that keeps its connections open. [`NodeFactory`] starts them; [`NodeRegistry`] counts what all
-//! of them have open. Which node a command belongs to is not known here: that is `cluster`'s.
+//! each has a `maintainer` that keeps its connections open. [`NodeFactory`] starts nodes; [`NodeRegistry`] counts their
+//! open connections. The choice of a node for a command is `cluster`'s.
 
+mod auth;
 pub(super) mod connection;
 pub(super) mod connector;
 pub(super) mod maintainer;
@@ -12,6 +12,7 @@ mod manager;
 pub(super) mod reauth;
 mod schedule;
 mod silence;
+pub(super) mod transport;
 
 use std::{
     sync::{
@@ -35,36 +36,38 @@ use self::{
 use super::{error::Error, instruments};
 use crate::config::Endpoint;
 
-/// One node, as callers see it.
+/// The read side of one node, shared by callers.
 pub(super) struct Node {
     pub(super) address: Endpoint,
-    /// How many connections are wanted.
+    /// The wanted number of connections.
     size: AtomicUsize,
     /// Open connections; callers take turns on them.
     open: ArcSwap<Vec<NodeConnection>>,
-    /// Whose turn it is.
+    /// Counts picks, so that callers take turns.
     next_pick: AtomicUsize,
     pub(super) availability: watch::Sender<Availability>,
-    /// Rung when a connection's state changes, or another number is wanted.
+    /// Notified when a connection's state changes, or another number is wanted.
     wake_maintainer: Arc<Notify>,
 }
 
 impl Node {
-    /// An open connection, if there is one; one that answers before one that does not. Does not wait.
+    /// Returns an open connection, if there is one, and prefers responsive ones. Does not wait.
     pub(super) fn pick(&self) -> Option<NodeConnection> {
         let open = self.open.load();
         let turn = self.next_pick.fetch_add(1, Ordering::Relaxed);
         let mut in_turn =
             (0..open.len()).map(|offset| &open[turn.wrapping_add(offset) % open.len()]);
-        let at_hand = in_turn.clone().find(|connection| connection.is_ready());
-        // One that does not answer now may do so within the caller's time.
-        at_hand
+        let ready = in_turn.clone().find(|connection| connection.is_ready());
+        // A connection that does not respond now may do so within the caller's timeout.
+        ready
             .or_else(|| in_turn.find(|connection| connection.is_open()))
             .cloned()
     }
 
-    /// An open connection; waits while one is being opened and fails at once when two attempts in a row have failed, or one for
-    /// lack of time or of a token.
+    /// Returns an open connection. Waits while one is being opened.
+    ///
+    /// # Errors
+    /// At once, when two attempts in a row have failed, or one that took long or had no token.
     pub(super) async fn connection(&self) -> Result<NodeConnection, Error> {
         let mut availability = self.availability.subscribe();
         loop {
@@ -74,7 +77,7 @@ impl Node {
                     if let Some(connection) = self.pick() {
                         return Ok(connection);
                     }
-                    // All have just ended and the maintainer has not seen it yet: it will say so.
+                    // All have just closed and the maintainer has not seen it yet: a change follows.
                 }
                 Availability::Opening => {}
                 Availability::Failing(error) => return Err(error),
@@ -86,7 +89,7 @@ impl Node {
         }
     }
 
-    /// Waits until a connection is open, through failing attempts; for ever if none ever is.
+    /// Waits until a connection is open, also through failed attempts; forever if none ever is.
     pub(super) async fn wait_connected(&self) {
         let mut availability = self.availability.subscribe();
         while !matches!(*availability.borrow_and_update(), Availability::Open) {
@@ -96,13 +99,13 @@ impl Node {
         }
     }
 
-    /// Wants this many connections from now on; only ever more than before.
+    /// Raises the wanted number of connections; a lower number changes nothing.
     pub(super) fn grow(&self, size: usize) {
         self.size.fetch_max(size, Ordering::Relaxed);
         self.wake_maintainer.notify_one();
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(super) fn open(&self) -> usize {
         let open = self.open.load();
         open.iter().filter(|one| one.is_open()).count()
@@ -113,26 +116,26 @@ impl Node {
     }
 }
 
-/// Starts nodes: what all nodes of one pool have in common.
+/// Starts nodes, with the settings that all nodes of one pool share.
 pub(super) struct NodeFactory {
     pub(super) access: Arc<Access>,
-    /// The most connections a node may have.
+    /// The maximum number of connections of a node.
     pub(super) size: usize,
-    /// Ends them all.
+    /// Stops all nodes.
     pub(super) stop: CancellationToken,
-    /// Cancelled when a maintainer ends that was not told to.
+    /// Cancelled when a maintainer exits without having been stopped.
     pub(super) ended: CancellationToken,
     pub(super) registry: Arc<NodeRegistry>,
 }
 
-/// A node whose connections end when this is dropped.
+/// The owner of a node; dropping it stops the node and closes its connections.
 pub(super) struct NodeHandle {
     pub(super) node: Arc<Node>,
     _stop: DropGuard,
 }
 
 impl NodeFactory {
-    /// Starts to open `size` connections to `address` in the background.
+    /// Starts a node, which opens `size` connections to `address` in the background.
     pub(super) fn start(&self, address: Endpoint, size: usize) -> NodeHandle {
         let wake_maintainer = Arc::new(Notify::new());
         let objects = Objects::builder(Manager(Connector {
@@ -143,7 +146,7 @@ impl NodeFactory {
         }))
         .max_size(self.size)
         .build()
-        .expect("deadpool refuses time-outs without a runtime, and none is set");
+        .expect("deadpool refuses only timeouts without a runtime, and none is set");
         let node = Arc::new(Node {
             address,
             size: AtomicUsize::new(size),
@@ -167,17 +170,17 @@ impl NodeFactory {
         let stop = self.stop.child_token();
         let guard = self.ended.clone().drop_guard();
         let cancelled = stop.clone();
-        let used = node.clone();
+        let pinged = node.clone();
         self.access.tasks.spawn(async move {
-            // In this order: first the maintainer ends, then what it published.
+            // Dropped last: what the maintainer published is withdrawn after its end.
             let _cleanup = cleanup;
-            let kept = async {
+            let work = async {
                 tokio::select! {
                     () = maintainer.run() => {}
-                    () = keep_alive(&used) => {}
+                    () = keep_alive(&pinged) => {}
                 }
             };
-            if cancelled.run_until_cancelled(kept).await.is_none() {
+            if cancelled.run_until_cancelled(work).await.is_none() {
                 guard.disarm();
             }
         });
@@ -188,7 +191,7 @@ impl NodeFactory {
     }
 }
 
-/// All nodes of a pool, to count what they have open.
+/// All nodes of a pool, to count their connections.
 #[derive(Default)]
 pub(super) struct NodeRegistry(Mutex<Vec<Weak<Node>>>);
 
@@ -197,7 +200,7 @@ impl NodeRegistry {
         self.lock().push(Arc::downgrade(node));
     }
 
-    /// Connections that are open, and that are wanted.
+    /// Returns the numbers of open and of wanted connections.
     pub(super) fn count(&self) -> (usize, usize) {
         let (mut open, mut size) = (0, 0);
         for node in self.lock().iter().filter_map(Weak::upgrade) {
@@ -222,14 +225,14 @@ impl NodeRegistry {
             };
             let connections = node.open.load();
             count += connections.len();
-            let ends = connections
+            let expiries = connections
                 .iter()
                 .filter_map(|connection| connection.state.authenticated())
                 .map(|authenticated| authenticated.expires_at);
-            earliest = ends.chain(earliest).min();
+            earliest = expiries.chain(earliest).min();
             true
         });
-        // Set while the lock is held: what is reported last is what was counted last.
+        // Set under the lock, so that the latest count is the one that stays.
         if let Some(earliest) = earliest {
             let earliest = earliest.duration_since(UNIX_EPOCH).unwrap_or_default();
             gauge!(instruments::EXPIRY).set(earliest.as_secs_f64());

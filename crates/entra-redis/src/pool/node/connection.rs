@@ -1,4 +1,4 @@
-//! One signed-in connection to one node, shared by cloning, and what is known of its life.
+//! One authenticated connection to one node, shared by cloning, and its state.
 
 use std::{
     fmt,
@@ -17,23 +17,23 @@ use tracing::info;
 use super::super::instruments;
 use crate::{config::Endpoint, identity::Token};
 
-/// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
+/// A connection to one node that keeps itself authenticated. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
 pub(in crate::pool) struct NodeConnection {
     pub(super) session: MultiplexedConnection,
     pub(super) state: Arc<ConnectionState>,
 }
 
-/// Why a connection is no longer used.
+/// The reason why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::pool) enum CloseReason {
-    /// The socket ended or is out of step.
+    /// The socket was closed, or its replies are out of step.
     Lost,
-    /// It let a command's time-out pass, and answered nothing afterwards.
+    /// A command timed out, and Redis did not respond afterwards either.
     Silent,
-    /// Redis says that it is not signed in.
+    /// Redis reports that it is not authenticated (NOAUTH).
     Refused,
-    /// Its own token ended before a newer one could be put in its place.
+    /// Its own token expired before a newer one was accepted.
     Expired,
     /// The pool is closing.
     Shutdown,
@@ -51,7 +51,7 @@ impl CloseReason {
     }
 }
 
-/// The token a connection is signed in with, as far as others need it.
+/// The token that a connection is authenticated with, as far as others need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authenticated {
     pub(super) version: u64,
@@ -69,23 +69,24 @@ impl From<&Token> for Authenticated {
     }
 }
 
-/// What is known of one connection, by all who share it.
+/// The state of one connection, shared by its clones and its task.
 pub(super) struct ConnectionState {
-    /// For logs.
+    /// The node's address, for logs.
     address: Endpoint,
     opened: AtomicBool,
     closed: AtomicBool,
-    /// `None` for a connection that signs in without a token.
+    /// `None` for a connection that authenticates without a token.
     authenticated: Mutex<Option<Authenticated>>,
-    /// A command was given up unanswered, and none was answered since.
+    /// A command timed out, and no reply arrived since.
     is_unresponsive: AtomicBool,
-    /// Rung when that begins.
+    /// Notified when `is_unresponsive` becomes true.
     pub(super) unresponsive: Arc<Notify>,
-    /// AUTH is sent and not answered. Replies keep their order: what is sent after it waits for it.
+    /// AUTH is sent and not answered. Replies keep their order: commands sent after it wait for it.
     pub(super) auth_pending: AtomicBool,
     created_at: Instant,
-    /// Rung when something here changes, for the maintainer.
+    /// Notified when the connection closes or re-authenticates.
     wake_maintainer: Arc<Notify>,
+    /// Aborted when the last user of the connection drops it.
     task: OnceLock<AbortHandle>,
 }
 
@@ -109,13 +110,13 @@ impl ConnectionState {
         }
     }
 
-    /// Counts the connection as opened: only from here on is its closing counted too.
+    /// Counts the connection as opened. The closing of one that never was is not counted either.
     pub(super) fn mark_opened(&self) {
         self.opened.store(true, Ordering::Release);
         counter!(instruments::OPENED).increment(1);
     }
 
-    /// Gives it the task to end when the last user of the connection goes.
+    /// Sets the task that ends with the last user of the connection.
     pub(super) fn set_task(&self, task: AbortHandle) {
         if let Err(second) = self.task.set(task) {
             second.abort(); // a connection has one such task, spawned where it is created
@@ -131,7 +132,7 @@ impl ConnectionState {
         self.wake_maintainer.notify_one();
     }
 
-    /// How long the token it is signed in with will live; `None` without one.
+    /// Returns the remaining life of the token that it is authenticated with; `None` without one.
     pub(super) fn remaining(&self) -> Option<Duration> {
         let authenticated = self.authenticated()?;
         Some(
@@ -141,30 +142,30 @@ impl ConnectionState {
         )
     }
 
-    /// How long ago the connection was made.
+    /// Returns the time since the connection was created.
     pub(super) fn age(&self) -> Duration {
         self.created_at.elapsed()
     }
 
+    /// Notes a reply.
     pub(super) fn mark_responsive(&self) {
         if self.is_unresponsive() {
             self.is_unresponsive.store(false, Ordering::Relaxed);
         }
     }
 
-    /// A command was not answered in time: the connection is passed over and asked whether it lives (see `silence`).
+    /// Notes a command that timed out: callers prefer other connections, and `silence` probes this one.
     pub(super) fn mark_unresponsive(&self) {
         if !self.is_unresponsive.swap(true, Ordering::Relaxed) {
             self.unresponsive.notify_one();
         }
     }
 
-    /// Whether it owes an answer.
     pub(super) fn is_unresponsive(&self) -> bool {
         self.is_unresponsive.load(Ordering::Relaxed)
     }
 
-    /// Whether what is sent now may wait long for its answer.
+    /// Returns true where a command sent now may wait long for its reply.
     fn is_delayed(&self) -> bool {
         self.is_unresponsive() || self.auth_pending.load(Ordering::Relaxed)
     }
@@ -173,7 +174,7 @@ impl ConnectionState {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Takes the connection out of use; only the first reason counts.
+    /// Takes the connection out of use. Only the first reason is counted.
     pub(super) fn close(&self, reason: CloseReason) {
         if !self.closed.swap(true, Ordering::AcqRel) && self.opened.load(Ordering::Acquire) {
             counter!(instruments::CLOSED, "reason" => reason.label()).increment(1);
@@ -187,7 +188,7 @@ impl ConnectionState {
     }
 }
 
-/// A panic while one of these is held cannot leave it half written: each is set in one go.
+/// Locks a mutex, also after a panic: the values here are set in one assignment, and so never half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -201,17 +202,17 @@ impl Drop for ConnectionState {
 }
 
 impl NodeConnection {
-    /// Whether it can still be used.
+    /// Returns true while the connection can be used.
     pub(in crate::pool) fn is_open(&self) -> bool {
         !self.state.is_closed()
     }
 
-    /// Whether it can be used and answers, as far as is known: what callers take first.
+    /// Returns true where the connection can be used and is responsive, as far as is known. Callers take these first.
     pub(super) fn is_ready(&self) -> bool {
         self.is_open() && !self.state.is_delayed()
     }
 
-    /// Runs a command at most once. A server's error is a value here.
+    /// Runs a command at most once. An error reply is an `Ok` value.
     pub(in crate::pool) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let result = self.session.send_packed_command(command).await;
         match &result {
@@ -221,7 +222,7 @@ impl NodeConnection {
         result
     }
 
-    /// Runs a pipeline at most once and answers `count` of its replies, from `offset` on.
+    /// Runs a pipeline at most once and returns `count` of its replies, from `offset` on.
     pub(in crate::pool) async fn send_all(
         &mut self,
         pipeline: &Pipeline,
@@ -239,8 +240,8 @@ impl NodeConnection {
         result
     }
 
-    /// Whoever sees the end of a connection marks it before it can ask for another: the driver's own mark may come
-    /// later than the waiters' wake-up.
+    /// Closes the connection before its caller can ask for another one: the driver's task may notice the loss only after
+    /// the callers.
     fn observe_error(&self, error: &RedisError) {
         if error.is_unrecoverable_error() {
             self.state.close(CloseReason::Lost);
@@ -249,7 +250,7 @@ impl NodeConnection {
         }
     }
 
-    /// An answer shows that the connection works, unless it says that it is not signed in.
+    /// Notes that the connection works, unless the reply is NOAUTH.
     fn observe_reply(&self, value: &Value) {
         self.state.mark_responsive();
         if let Value::ServerError(error) = value
@@ -260,7 +261,7 @@ impl NodeConnection {
     }
 }
 
-/// NOAUTH: Redis did not run the command. (redis-rs hands a server's error over as a value.)
+/// Returns true for NOAUTH: Redis did not run the command, since its connection is not authenticated.
 pub(in crate::pool) fn is_unauthenticated(code: &str) -> bool {
     code == "NOAUTH"
 }

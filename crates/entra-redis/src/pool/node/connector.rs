@@ -1,27 +1,28 @@
-//! Opens one connection: resolve, dial, TLS, sign in, under one time-out.
+//! Opens one connection: resolve, dial, TLS and authenticate, within one timeout.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::OptionFuture;
 use redis::{
-    AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, RedisResult,
+    aio::MultiplexedConnection,
 };
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
     sync::Notify,
     time::{Instant, timeout},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{
     super::error::{ConnectError, Refusal, Step},
+    auth,
     connection::{CloseReason, ConnectionState, NodeConnection},
-    reauth::{self, ReauthQueue, Reauthenticator},
+    reauth::{ReauthQueue, Reauthenticator},
     silence,
+    transport::{dial, handshake, resolve},
 };
 use crate::{
     config::Endpoint,
@@ -29,43 +30,32 @@ use crate::{
     secret::Secret,
 };
 
-/// Azure closes connections that were idle for 10 minutes, and a lost node answers nothing: probes after half a minute
-/// of silence keep the one and find the other.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
-
-/// Bytes that the other side's kernel does not acknowledge for this long end the connection (`TCP_USER_TIMEOUT`);
-/// without it Linux retransmits for about 15 minutes.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
-
-/// What all connections of a pool have in common.
+/// The settings that all connections of a pool share.
 pub(in crate::pool) struct Access {
-    /// The cache's endpoint, whose name the certificate is checked against: Azure's nodes announce themselves by IP
-    /// address and carry the endpoint's certificate.
+    /// The cache's endpoint. Certificates are checked against its name, also those of a cluster's nodes: Azure announces
+    /// nodes by IP address, and they present the endpoint's certificate.
     pub(in crate::pool) endpoint: Endpoint,
-    /// `None` where TLS is switched off.
+    /// `None` without TLS.
     pub(in crate::pool) tls: Option<Arc<ClientConfig>>,
     pub(in crate::pool) credentials: Credentials,
     pub(in crate::pool) connect_timeout: Duration,
     pub(in crate::pool) command_timeout: Duration,
-    /// Where drivers and re-authentication tasks are counted, so that closing the pool can wait for them.
+    /// Tracks all tasks of connections, so that closing the pool can wait for them.
     pub(in crate::pool) tasks: TaskTracker,
 }
 
-/// Everything needed to open connections to one node.
+/// Opens connections to one node.
 pub(super) struct Connector {
     pub(super) access: Arc<Access>,
-    /// Where to dial: the endpoint itself, or what a cluster's node announced.
+    /// The address to dial: the endpoint itself, or the one that a cluster announced for its node.
     pub(super) address: Endpoint,
-    /// Rung when a connection's state changes.
+    /// Notified when a connection's state changes.
     pub(super) wake_maintainer: Arc<Notify>,
-    /// Whose turn it is, of the connections opened here, to sign in again.
+    /// Shared by the node's connections, which re-authenticate one at a time.
     pub(super) reauth_queue: Arc<ReauthQueue>,
 }
 
-/// What a connection signs in with.
+/// The credentials that connections authenticate with.
 pub(in crate::pool) enum Credentials {
     Entra(Tokens),
     Key(Secret),
@@ -89,7 +79,7 @@ impl Connector {
         let tcp = self.within_timeout(started, Step::Dial, dialing).await?;
         let connection = match &self.access.tls {
             None => {
-                let opening = self.open(tcp, token.as_deref());
+                let opening = self.open_session(tcp, token.as_deref());
                 self.within_timeout(started, Step::SignIn, opening).await?
             }
             Some(config) => {
@@ -100,7 +90,7 @@ impl Connector {
                     Some(tokens) => Some(tokens.newest().ok_or(ConnectError::NoToken)?),
                     None => token,
                 };
-                let opening = self.open(stream, token.as_deref());
+                let opening = self.open_session(stream, token.as_deref());
                 self.within_timeout(started, Step::SignIn, opening).await?
             }
         };
@@ -132,7 +122,7 @@ impl Connector {
         })
     }
 
-    /// Starts the task that watches over an open connection.
+    /// Starts the task of an open connection: it detects a silent peer and re-authenticates.
     fn start_task(&self, connection: &NodeConnection, tokens: Option<Tokens>) {
         let NodeConnection { session, state } = connection;
         let watch = silence::watch(
@@ -168,8 +158,8 @@ impl Connector {
         }
     }
 
-    /// Speaks Redis over `stream` and signs in.
-    async fn open<S>(
+    /// Opens a Redis session over `stream` and authenticates it.
+    async fn open_session<S>(
         &self,
         stream: S,
         token: Option<&Token>,
@@ -177,25 +167,21 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let auth_error = |error: RedisError| ConnectError::SignIn {
-            endpoint: self.address.clone(),
-            source: Refusal::from(&error),
-        };
-        // redis-rs is given no credentials: it would hide Redis' own words behind "Password authentication failed".
+        let auth = self.auth_command(token)?;
+        // redis-rs gets no credentials: it would hide Redis' own words behind "Password authentication failed".
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config =
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.command_timeout));
-        let (mut session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
+        let (session, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
-            .map_err(auth_error)?;
-
+            .map_err(|error| self.auth_error(&error))?;
         let state = Arc::new(ConnectionState::new(
             self.address.clone(),
             token,
             self.wake_maintainer.clone(),
         ));
-        // The driver ends by itself once the last clone of the session is gone. Its hold of the connection's life is
-        // weak: the life must end with its users.
+        // The driver ends by itself once the last clone of the session is dropped. Its reference to the state is weak: the
+        // state must be dropped with the connection's last user.
         let watched = Arc::downgrade(&state);
         self.access.tasks.spawn(async move {
             driver.await;
@@ -203,81 +189,54 @@ impl Connector {
                 state.close(CloseReason::Lost);
             }
         });
+        self.authenticate(session.clone(), auth)
+            .await
+            .map_err(|error| self.auth_error(&error))?;
+        state.mark_opened();
+        Ok(NodeConnection { session, state })
+    }
 
-        let auth = match (&self.access.credentials, token) {
-            (Credentials::Entra(_), Some(token)) => Some(reauth::auth_with_token(token)),
-            (Credentials::Entra(_), None) => return Err(ConnectError::NoToken),
-            (Credentials::Key(key), _) => Some(reauth::auth_with_key(key)),
-            (Credentials::None, _) => None,
-        };
+    /// Returns the AUTH command for the pool's credentials; `None` where there are none.
+    fn auth_command(&self, token: Option<&Token>) -> Result<Option<Cmd>, ConnectError> {
+        match (&self.access.credentials, token) {
+            (Credentials::Entra(_), Some(token)) => Ok(Some(auth::auth_with_token(token))),
+            (Credentials::Entra(_), None) => Err(ConnectError::NoToken),
+            (Credentials::Key(key), _) => Ok(Some(auth::auth_with_key(key))),
+            (Credentials::None, _) => Ok(None),
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        mut session: MultiplexedConnection,
+        auth: Option<Cmd>,
+    ) -> RedisResult<()> {
         if let Some(auth) = auth {
-            let limit = self.access.connect_timeout;
+            let (address, timeout) = (&self.address, self.access.connect_timeout);
             let answer =
-                reauth::authenticate(session.clone(), &self.address, &auth, "connect", limit).await;
+                auth::authenticate(session.clone(), address, &auth, "connect", timeout).await;
             if let (Err(error), Credentials::Entra(tokens)) = (&answer, &self.access.credentials)
                 && error.code() == Some("WRONGPASS")
             {
                 tokens.report_rejected();
             }
-            answer.map_err(auth_error)?;
+            answer?;
         } else {
-            requires_no_auth(&mut session).await.map_err(auth_error)?;
+            requires_no_auth(&mut session).await?;
         }
-        set_client_name(&mut session).await.map_err(auth_error)?;
-        state.mark_opened();
-        Ok(NodeConnection { session, state })
+        set_client_name(&mut session).await
     }
-}
 
-/// The addresses of a name, at least one.
-pub async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
-    let resolve_error = |source| ConnectError::Resolve {
-        endpoint: address.clone(),
-        source,
-    };
-    let found = lookup_host((address.host(), address.port())).await;
-    let found: Vec<_> = found.map_err(resolve_error)?.collect();
-    if found.is_empty() {
-        return Err(resolve_error(io::Error::other("the name has no address")));
-    }
-    Ok(found)
-}
-
-/// The first of the addresses that accepts; else why the last one did not.
-pub async fn dial(address: &Endpoint, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
-    let mut failure = io::Error::other("the name has no address");
-    for one in addresses {
-        match TcpStream::connect(one).await.and_then(tuned) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
+    fn auth_error(&self, error: &RedisError) -> ConnectError {
+        ConnectError::SignIn {
+            endpoint: self.address.clone(),
+            source: Refusal::from(error),
         }
     }
-    Err(ConnectError::Dial {
-        endpoint: address.clone(),
-        source: failure,
-    })
 }
 
-/// TLS with whoever answers at `address`, whose certificate must be for the name of `endpoint`.
-pub async fn handshake(
-    endpoint: &Endpoint,
-    address: &Endpoint,
-    config: &Arc<ClientConfig>,
-    tcp: TcpStream,
-) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let tls_error = |source| ConnectError::Tls {
-        endpoint: address.clone(),
-        source,
-    };
-    let name = ServerName::try_from(endpoint.host().to_owned())
-        .map_err(|error| tls_error(io::Error::other(error)))?;
-    TlsConnector::from(config.clone())
-        .connect(name, tcp)
-        .await
-        .map_err(tls_error)
-}
-
-/// Whether Redis takes commands without a sign-in: else each would be refused with NOAUTH on a connection that seems open.
+/// Checks that Redis requires no authentication: otherwise each command would fail with NOAUTH on a connection that seems
+/// open.
 async fn requires_no_auth(session: &mut MultiplexedConnection) -> RedisResult<()> {
     match session.send_packed_command(&redis::cmd("PING")).await? {
         redis::Value::ServerError(error) if error.code() == "NOAUTH" => Err(error.into()),
@@ -285,8 +244,8 @@ async fn requires_no_auth(session: &mut MultiplexedConnection) -> RedisResult<()
     }
 }
 
-/// Tells Redis who is connected, for `CLIENT LIST`. Servers before 7.2 do not know the command, which is no matter; an
-/// end of the connection is.
+/// Sets the client's name and version, for `CLIENT LIST`. The error reply of servers before 7.2, which do not know the
+/// command, is ignored; a lost connection is not.
 async fn set_client_name(session: &mut MultiplexedConnection) -> RedisResult<()> {
     let attributes = [
         ("LIB-NAME", env!("CARGO_PKG_NAME")),
@@ -295,27 +254,15 @@ async fn set_client_name(session: &mut MultiplexedConnection) -> RedisResult<()>
     for (attribute, value) in attributes {
         let mut command = redis::cmd("CLIENT");
         command.arg("SETINFO").arg(attribute).arg(value);
-        session.send_packed_command(&command).await?; // a server's error is a value here
+        session.send_packed_command(&command).await?; // an error reply is an `Ok` value
     }
     Ok(())
 }
 
-fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(&stream);
-    socket.set_tcp_keepalive(
-        &socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_EVERY)
-            .with_retries(KEEPALIVE_PROBES),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT))?;
-    Ok(stream)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::time::sleep;
 
     use super::*;
@@ -376,24 +323,5 @@ mod tests {
             })
         );
         assert!(is_named, "{error:?}");
-    }
-
-    /// No test loses packets, so the socket's options are checked here.
-    #[tokio::test]
-    async fn sockets_probe_a_silent_peer_and_bound_unacknowledged_data() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let stream = dial(&endpoint(address), &[address])
-            .await
-            .expect("a listener");
-        let socket = socket2::SockRef::from(&stream);
-        assert!(socket.keepalive().expect("open"));
-        assert_eq!(socket.tcp_keepalive_time().expect("open"), KEEPALIVE_AFTER);
-        #[cfg(target_os = "linux")]
-        assert_eq!(
-            socket.tcp_user_timeout().expect("open"),
-            Some(UNACKNOWLEDGED_LIMIT)
-        );
-        assert!(stream.nodelay().expect("open"));
     }
 }

@@ -1,10 +1,10 @@
-//! Keeps a node's connections open: the one task that opens them, and tells callers what is open.
+//! The task that opens a node's connections and publishes the open ones to callers. `schedule` decides when.
 //!
-//! It holds deadpool's objects for as long as their connections live and shares clones of them. So a caller never
-//! waits for a connection to be opened while another one is open, and a storm of callers opens nothing: Azure limits
-//! the rate of new connections.
+//! It owns deadpool's objects for as long as their connections live and shares clones of them. So a caller never waits for
+//! a connection to be opened while another one is open, and a burst of callers opens none: Azure limits the rate of new
+//! connections.
 //!
-//! Beside it, [`keep_alive`] sends what keeps idle connections open.
+//! Beside it, [`keep_alive`] keeps idle connections in use.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -31,8 +31,8 @@ pub(in crate::pool) use super::schedule::Availability;
 /// counts the kernel's probes as use in every case: a PING does.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
-/// Tells callers that it is over, and closes what is open. Dropped after the maintainer has ended, however it ended, so
-/// that nothing is published after it.
+/// Closes the node for callers and its connections, on drop. Dropped after the maintainer, also after a panic, so that
+/// nothing is published later.
 pub(super) struct Cleanup {
     pub(super) node: Arc<Node>,
     pub(super) objects: Objects,
@@ -211,8 +211,8 @@ impl Maintainer {
 /// The node's pool was closed: there is nothing more to maintain.
 struct PoolClosed;
 
-/// Sends PING on each open connection now and then, for ever; what comes of it is noted as for any command, so that one whose
-/// peer is gone is found without a caller's help.
+/// Sends PING on each open connection every minute. The result changes the connection's state as any command's does, so a
+/// lost peer is detected without a caller's command.
 pub(super) async fn keep_alive(node: &Node) {
     let ping = redis::cmd("PING");
     loop {
@@ -222,7 +222,7 @@ pub(super) async fn keep_alive(node: &Node) {
     }
 }
 
-/// Waits for a token that was not seen yet; for ever where none is needed.
+/// Waits for a token that no attempt has used yet; forever where none is needed.
 async fn new_token(tokens: &mut Option<Tokens>) {
     match tokens {
         Some(tokens) => {

@@ -1,7 +1,8 @@
-//! Our manager for deadpool: it owns what is open, we say how one is opened and when one is done.
+//! The manager for deadpool, which owns the connections: it opens them and rejects closed ones.
 //!
-//! Not redis-rs' credentials provider and not deadpool-redis' manager: there one refused AUTH ends re-authentication of
-//! its connection for good, and each hand-out costs a PING. Here a connection knows when it is done.
+//! Neither redis-rs' credentials provider nor deadpool-redis' manager is used: with the first, one refused AUTH ends the
+//! re-authentication of its connection for good; with the second, each `get` costs a PING. Here a connection knows
+//! whether it is closed.
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
@@ -25,9 +26,10 @@ impl managed::Manager for Manager {
         connection: &mut NodeConnection,
         _: &Metrics,
     ) -> RecycleResult<ConnectError> {
-        match connection.is_open() {
-            true => Ok(()),
-            false => Err(RecycleError::message("the connection is closed")),
+        if connection.is_open() {
+            Ok(())
+        } else {
+            Err(RecycleError::message("the connection is closed"))
         }
     }
 }

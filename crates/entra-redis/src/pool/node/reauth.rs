@@ -1,11 +1,11 @@
-//! Keeps one connection signed in: AUTH in place with each new token, idle or busy.
+//! Re-authenticates one connection in place, with AUTH for each new token, idle or busy.
 //!
-//! One such task lives beside each connection. A failed AUTH leaves the earlier sign-in in force (Redis command AUTH),
-//! so it is tried again until the connection's own token ends; then the connection is taken out of use.
-//!
-//! An AUTH that is not answered holds up whatever its connection sends after it, since replies keep their order. So a node's
-//! connections sign in again one after the other, callers are given the others meanwhile, and who gets no answer is
-//! replaced before the next one dares.
+//! # Invariants
+//! - A refused AUTH leaves the earlier authentication in effect (Redis command AUTH), so it is retried until the
+//!   connection's own token expires; then the connection is closed.
+//! - Connections of a node re-authenticate one at a time; one whose AUTH times out is replaced before the next starts. An
+//!   unanswered AUTH delays the replies to all commands after it, since replies keep their order, so callers get the
+//!   other connections meanwhile.
 
 use std::{
     sync::{
@@ -15,47 +15,38 @@ use std::{
     time::Duration,
 };
 
-use metrics::counter;
-use redis::{Cmd, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{Instrument, debug, warn};
+use tracing::{debug, warn};
 
-use super::connection::NodeConnection;
+use super::{super::error::Error, connection::NodeConnection};
 use super::{
-    super::{
-        error::Error,
-        instruments,
-        trace::{answered, sign_in},
-    },
+    auth::{auth_with_token, authenticate},
     connection::{Authenticated, CloseReason, ConnectionState},
 };
-use crate::{
-    config::Endpoint,
-    identity::{Token, Tokens},
-    secret::Secret,
-    trace,
-};
+use crate::{config::Endpoint, identity::Tokens};
 
-/// Azure asks that AUTHs be staggered: each connection waits a random time up to this share of what is left of its own
-/// token, and never longer than the limit, so that it is signed in again long before the 3 minutes that Azure asks for.
+/// Azure asks clients to stagger AUTH: each connection waits a random time up to this share of its own token's remaining
+/// life, and up to the limit, so that it is re-authenticated long before the 3 minutes before expiry that Azure asks for.
 const STAGGER_SHARE: f64 = 0.05;
 const STAGGER_LIMIT: Duration = Duration::from_secs(5);
 
+/// The back-off between attempts, doubled with each refusal; the jitter takes up to half of it.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// Nor is more than this share of what is left of the connection's own token waited between two attempts.
+/// The longest back-off as a share of the remaining life of the connection's own token.
 const RETRY_SHARE: f64 = 0.25;
 
-/// No connection waits longer for its turn than this share of what is left of its own token.
+/// The longest wait for the other connections as a share of the remaining life of the connection's own token.
 const QUEUE_SHARE: f64 = 0.5;
 
-/// Whose turn it is, of one node's connections, to sign in again.
+/// Admits one of a node's connections at a time to re-authentication.
 pub(super) struct ReauthQueue {
     permits: Semaphore,
-    /// The turn went down with a connection that got no answer; its replacement brings it back.
+    /// The permit was lost with a connection whose AUTH was not answered; its replacement restores it.
     is_lost: AtomicBool,
 }
 
@@ -69,16 +60,16 @@ impl Default for ReauthQueue {
 }
 
 impl ReauthQueue {
-    /// Waits for the turn, but no longer than the limit: then it must be tried all the same.
-    async fn acquire(&self, limit: Duration) -> ReauthPermit<'_> {
-        let permit = timeout(limit, self.permits.acquire()).await;
+    /// Waits for the permit, and does without after `longest`: the connection must try before its token expires.
+    async fn acquire(&self, longest: Duration) -> ReauthPermit<'_> {
+        let permit = timeout(longest, self.permits.acquire()).await;
         ReauthPermit {
             queue: self,
             permit: permit.ok().and_then(Result::ok),
         }
     }
 
-    /// A connection is open and signed in: a lost turn is there again.
+    /// Restores a lost permit, since a connection was opened.
     pub(super) fn restore(&self) {
         if self.is_lost.swap(false, Ordering::Relaxed) {
             self.permits.add_permits(1);
@@ -86,7 +77,8 @@ impl ReauthQueue {
     }
 }
 
-/// Passes to the next connection once AUTH is answered, and is lost without an answer.
+/// The permit to re-authenticate. It passes to the next connection when released after AUTH was answered; dropped without
+/// an answer it is lost.
 struct ReauthPermit<'a> {
     queue: &'a ReauthQueue,
     permit: Option<SemaphorePermit<'a>>,
@@ -293,57 +285,17 @@ fn left(expires: Instant) -> Duration {
     expires.saturating_duration_since(Instant::now())
 }
 
-/// AUTH with the user name and the token.
-pub(super) fn auth_with_token(token: &Token) -> Cmd {
-    let mut auth = redis::cmd("AUTH");
-    auth.arg(&token.username).arg(token.secret.expose());
-    auth
-}
-
-/// AUTH with an access key, as the default user.
-pub(super) fn auth_with_key(key: &Secret) -> Cmd {
-    let mut auth = redis::cmd("AUTH");
-    auth.arg(key.expose());
-    auth
-}
-
 /// Re-authenticates an open connection with `token`, as [`Reauthenticator`] does with each new one; for `doctor`.
 pub(in crate::pool) async fn reauthenticate(
     connection: &NodeConnection,
     address: &Endpoint,
-    token: &Token,
+    token: &crate::identity::Token,
     timeout: Duration,
 ) -> Result<(), Error> {
     let auth = auth_with_token(token);
     let session = connection.session.clone();
     let answer = authenticate(session, address, &auth, "reauth", timeout).await;
     answer.map_err(Error::of)
-}
-
-/// Sends an AUTH and counts its outcome. A late answer counts as a failure: it changes nothing that was in force.
-pub(super) async fn authenticate(
-    mut session: MultiplexedConnection,
-    address: &Endpoint,
-    auth: &Cmd,
-    kind: &'static str,
-    limit: Duration,
-) -> RedisResult<()> {
-    session.set_response_timeout(limit);
-    let span = sign_in(address, kind);
-    let answer: RedisResult<()> = auth
-        .query_async(&mut session)
-        .instrument(span.clone())
-        .await;
-    let outcome = match &answer {
-        Ok(()) => "success",
-        Err(error) => {
-            answered(&span, error);
-            trace::failed(&span, Error::of(error.clone()).label());
-            "failure"
-        }
-    };
-    counter!(instruments::AUTH, "kind" => kind, "outcome" => outcome).increment(1);
-    answer
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub(super) enum Event {
     NewToken,
 }
 
-/// The maintainer's next step. Each of them, but for `Open`, also ends with a wake-up.
+/// The maintainer's next step. A wake-up also ends each wait.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Wait: all wanted connections are open.
@@ -314,7 +314,7 @@ mod tests {
             ("three in a row", 1, vec![(0, Opened), (9, lost(9)), (10, Opened), (19, lost(9)), (300, Opened), (310, lost(10))], 310, BackOff(Some(750)), "failing"),
             ("two at once are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (50, lost(30))], 50, Open, "opening"),
             ("two that overlap are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (60, lost(40))], 60, Open, "opening"),
-            ("a long state ends the row", 1, vec![(0, Opened), (50, lost(50)), (60, Opened), (160, lost(100)), (170, Opened), (180, lost(10))], 180, Open, "opening"),
+            ("a long life ends the row", 1, vec![(0, Opened), (50, lost(50)), (60, Opened), (160, lost(100)), (170, Opened), (180, lost(10))], 180, Open, "opening"),
             ("a token ends that row too", 1, vec![(0, Opened), (50, lost(50)), (51, NewToken), (60, Opened), (70, lost(10))], 70, Open, "opening"),
         ];
         for (case, wanted, events, now, action, availability) in table {

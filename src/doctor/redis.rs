@@ -120,7 +120,7 @@ pub(super) async fn sign_in(
 /// Signs in once more on the same connection, as with each new token.
 async fn again(config: &Config, pool: &Pool, username: &str) -> Verdict {
     let limit = config.redis.connect_timeout;
-    let Err(error) = pool.sign_in_again(limit).await else {
+    let Err(error) = pool.reauthenticate(limit).await else {
         return Verdict::passed(format!(
             "Redis lets {username} in, and again on the same connection"
         ));
@@ -142,7 +142,7 @@ fn is_silence(error: &Error) -> bool {
     };
     match &**error {
         ConnectError::TimedOut { .. } => true,
-        ConnectError::SignIn { source, .. } => source.is_silence(),
+        ConnectError::Authenticate { source, .. } => source.is_timeout(),
         _ => false,
     }
 }
@@ -152,14 +152,14 @@ fn is_of_the_policy(error: &ConnectError) -> bool {
         error,
         ConnectError::NotACluster { .. }
             | ConnectError::Undecided { .. }
-            | ConnectError::NoMaster { .. }
+            | ConnectError::NoPrimary { .. }
     )
 }
 
 fn explain_sign_in(config: &Config, error: &Error, username: Option<&str>) -> (String, String) {
     let refusal = match error {
         Error::Unavailable(error) => match &**error {
-            ConnectError::SignIn { source, .. } => Some(source),
+            ConnectError::Authenticate { source, .. } => Some(source),
             _ => None,
         },
         _ => None,
@@ -271,7 +271,7 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
     }
     let mut trouble = Vec::new();
     let all_answer = settled(limit, async || {
-        trouble = pool.masters_in_trouble().await;
+        trouble = pool.unreachable_primaries().await;
         trouble.is_empty().then_some(())
     })
     .await;
@@ -292,7 +292,7 @@ pub(super) async fn clustering(config: &Config, pool: &Pool) -> (Verdict, Option
     let mends: Vec<_> = mends.into_iter().collect();
     let verdict = Verdict::failed(
         found,
-        "commands whose keys are on these masters fail",
+        "commands whose keys are on these primaries fail",
         mends.join("; "),
     );
     (verdict, None)
@@ -303,7 +303,7 @@ fn explain_node(error: &Error) -> &'static str {
     match error {
         Error::Command(error) => explain_code(error.code()).1,
         Error::Unavailable(error) => match **error {
-            ConnectError::SignIn { ref source, .. } if source.code().is_some() => {
+            ConnectError::Authenticate { ref source, .. } if source.code().is_some() => {
                 "the node refuses what the endpoint takes: is the cache scaling, or the access policy new? Try again in a minute"
             }
             ConnectError::Tls { .. } => {

@@ -26,7 +26,7 @@ pub enum Step {
     Claims,
     /// AUTH.
     SignIn,
-    /// One endpoint or a cluster, and each of its masters.
+    /// One endpoint or a cluster, and each of its primaries.
     Clustering,
     /// PING, SET, GET and DEL.
     Commands,

@@ -153,7 +153,7 @@ impl Checks {
             clustering: clustering(
                 pool.clustering(),
                 context.clustering_policy,
-                pool.undecided().as_deref(),
+                pool.topology_error().as_deref(),
             ),
             lifecycle: lifecycle(context.lifecycle.phase()),
             redis: redis(context.redis.state(), pool.status()),
@@ -263,7 +263,7 @@ fn clustering(
             let why = "REDIS_CLUSTERING_POLICY is OSSCluster, but Redis is not a cluster";
             (ClusteringReason::NotACluster, why.to_owned())
         }
-        Some(ConnectError::NoMaster { .. }) => {
+        Some(ConnectError::NoPrimary { .. }) => {
             let why = "the cluster names no primary";
             (ClusteringReason::NoPrimary, why.to_owned())
         }
@@ -290,12 +290,12 @@ fn policy(is_cluster: bool, configured: ClusteringPolicy) -> Option<ClusteringPo
     }
 }
 
-fn redis(state: Option<RedisState>, connections: redis::Status) -> RedisCheck {
-    let redis::Status { open, size } = connections;
+fn redis(state: Option<RedisState>, connections: redis::PoolStatus) -> RedisCheck {
+    let redis::PoolStatus { open, size } = connections;
     let counted = format!("{open} of {size} connections are open");
     let (check, answering, reason) = match state {
         Some(RedisState::Answers(answering)) => {
-            let (of, answered) = (answering.masters, answering.masters_answering);
+            let (of, answered) = (answering.primaries, answering.primaries_answering);
             let detail = if of == 1 {
                 format!("Redis answers; {counted}")
             } else {
@@ -320,8 +320,8 @@ fn redis(state: Option<RedisState>, connections: redis::Status) -> RedisCheck {
         check,
         connections_open: Some(open),
         connections_wanted: Some(size),
-        primaries: answering.map(|Answering { masters, .. }| masters),
-        primaries_answering: answering.map(|answering| answering.masters_answering),
+        primaries: answering.map(|Answering { primaries, .. }| primaries),
+        primaries_answering: answering.map(|answering| answering.primaries_answering),
         reason,
     }
 }
@@ -377,10 +377,10 @@ mod tests {
 
     #[test]
     fn the_redis_check_counts_connections_and_primaries() {
-        let answers = |masters, masters_answering| {
+        let answers = |primaries, primaries_answering| {
             Some(RedisState::Answers(Answering {
-                masters,
-                masters_answering,
+                primaries,
+                primaries_answering,
             }))
         };
         for (state, status, rest) in [
@@ -413,7 +413,7 @@ mod tests {
                 .as_object_mut()
                 .expect("it is an object")
                 .extend(rest);
-            let check = redis(state, redis::Status { open: 1, size: 2 });
+            let check = redis(state, redis::PoolStatus { open: 1, size: 2 });
             assert_eq!(fields(check), expected, "{state:?}");
         }
     }
@@ -441,7 +441,7 @@ mod tests {
     #[test]
     fn the_clustering_check_names_the_reason_for_which_no_policy_is_known() {
         let endpoint = || "localhost:1".parse().expect("an endpoint");
-        let no_primary = ConnectError::NoMaster {
+        let no_primary = ConnectError::NoPrimary {
             endpoint: endpoint(),
             slot: None,
         };

@@ -180,7 +180,9 @@ impl From<&redis::Error> for Problem {
     fn from(error: &redis::Error) -> Self {
         match error {
             redis::Error::NoToken => Self::NO_TOKEN,
-            redis::Error::Unavailable(_) if error.is_sign_in_refused() => Self::SIGN_IN_REFUSED,
+            redis::Error::Unavailable(_) if error.is_authentication_refused() => {
+                Self::SIGN_IN_REFUSED
+            }
             redis::Error::Unavailable(_) => Self::REDIS_UNAVAILABLE,
             redis::Error::Opening | redis::Error::Closed => Self::REDIS_UNAVAILABLE,
             redis::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,

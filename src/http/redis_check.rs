@@ -89,7 +89,7 @@ impl RedisCheck {
             } else {
                 // As soon as there is a connection to ask on, so that traffic comes back soon.
                 sleep(RETRY_AFTER).await;
-                let _ = timeout(INTERVAL, self.pool.opened()).await;
+                let _ = timeout(INTERVAL, self.pool.wait_connected()).await;
             }
         }
     }
@@ -98,8 +98,8 @@ impl RedisCheck {
 /// Interprets the result of one check.
 fn state(result: Result<Answering, Error>) -> RedisState {
     match result {
-        Ok(answering) if answering.masters_answering > 0 => RedisState::Answers(answering),
-        Err(error) if error.is_sign_in_refused() => RedisState::AuthenticationRefused,
+        Ok(answering) if answering.primaries_answering > 0 => RedisState::Answers(answering),
+        Err(error) if error.is_authentication_refused() => RedisState::AuthenticationRefused,
         Ok(_) | Err(_) => RedisState::NoAnswer,
     }
 }
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn one_blip_is_not_published() {
         let good = RedisState::Answers(Answering {
-            masters: 1,
-            masters_answering: 1,
+            primaries: 1,
+            primaries_answering: 1,
         });
         let bad = RedisState::NoAnswer;
         for (published, found, failures, expected) in [

@@ -99,7 +99,7 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
     let (_, report) = service.readiness().await;
     assert_eq!(
         report["checks"]["clustering"]["detail"],
-        "OSSCluster, because CLUSTER SLOTS named 3 masters"
+        "OSSCluster, because CLUSTER SLOTS returned 3 primaries"
     );
     assert_eq!(report["checks"]["clustering"]["policy"], "OSSCluster");
     let redis = &report["checks"]["redis"];

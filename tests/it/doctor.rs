@@ -612,7 +612,7 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
     assert!(well, "{findings:#?}");
     says(
         &findings[8]["found"].to_string(),
-        &["CLUSTER SLOTS named 3 masters; all answer"],
+        &["CLUSTER SLOTS returned 3 primaries; all answer"],
     );
     // As Azure has it: nodes by address, under a certificate for the endpoint's name alone, each with its own sign-in.
     let azure = Azure::start(Options {
@@ -625,7 +625,7 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
     assert!(well, "{findings:#?}");
     says(
         &findings[8]["found"].to_string(),
-        &["3 masters; all answer"],
+        &["3 primaries; all answer"],
     );
 
     cluster.pause(1);

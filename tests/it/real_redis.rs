@@ -182,7 +182,7 @@ async fn a_token_that_redis_accepts_late_costs_no_command_and_no_connection() {
 fn plain(redis: &RedisServer) -> Pool {
     let builder = Pool::builder(endpoint(redis.port))
         .plain_text()
-        .no_sign_in()
+        .no_authentication()
         .size(2);
     builder.build().expect("no TLS is set up")
 }
@@ -224,7 +224,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command() {
 async fn a_command_cut_off_is_outcome_unknown_and_not_sent_again() {
     let redis = RedisServer::start().await;
     let pool = plain(&redis);
-    pool.opened().await;
+    pool.wait_connected().await;
     let mut admin = redis.admin().await;
     // The server reads the command and ends the connection that waits for its answer.
     let waiting = tokio::spawn({
@@ -273,7 +273,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let to = |port, certificates: &Certificates| {
         Pool::builder(endpoint(port))
             .ca_file(certificates.path("ca.pem"))
-            .no_sign_in()
+            .no_authentication()
     };
     let cases = [
         (to(redis.tls_port, &others), "UnknownIssuer"),
@@ -287,7 +287,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
         (
             Pool::builder("nowhere.invalid:6379".parse().expect("an endpoint"))
                 .plain_text()
-                .no_sign_in(),
+                .no_authentication(),
             "cannot resolve nowhere.invalid:6379",
         ),
     ];
@@ -303,7 +303,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
 #[tokio::test]
 async fn an_access_key_authenticates() {
     let (_redis, pool) = with_key("a test's key").await;
-    pool.opened().await;
+    pool.wait_connected().await;
     pool.query::<()>(&redis::cmd("PING"))
         .await
         .expect("it is authenticated");
@@ -408,7 +408,9 @@ async fn connections_that_close_immediately_are_opened_ever_more_slowly() {
                 }
             }
         });
-        let builder = Pool::builder(endpoint(port)).plain_text().no_sign_in();
+        let builder = Pool::builder(endpoint(port))
+            .plain_text()
+            .no_authentication();
         let pool = builder.build().expect("no TLS");
         sleep(Duration::from_secs(4)).await;
         let accepted = accepted.load(Ordering::SeqCst);
@@ -448,7 +450,7 @@ async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
     for round in 0..100_u64 {
         let builder = Pool::builder(endpoint(redis.port))
             .plain_text()
-            .no_sign_in();
+            .no_authentication();
         let pool = builder.size(16).build().expect("no TLS");
         sleep(Duration::from_micros(150 * round)).await;
         tokio::time::timeout(LIMIT, pool.close())
@@ -470,13 +472,13 @@ async fn a_connection_that_falls_silent_is_replaced() {
     let proxy = Proxy::before(&redis.address()).await;
     let builder = Pool::builder(endpoint(proxy.port))
         .plain_text()
-        .no_sign_in()
+        .no_authentication()
         .size(1);
     let pool = builder
         .command_timeout(Duration::from_millis(300))
         .build()
         .expect("no TLS");
-    pool.opened().await;
+    pool.wait_connected().await;
     pool.query::<()>(&redis::cmd("PING"))
         .await
         .expect("it answers");
@@ -507,8 +509,8 @@ async fn a_connection_that_falls_silent_is_replaced() {
 async fn an_idle_connection_is_used_within_the_idle_limit() {
     let redis = RedisServer::start().await;
     let builder = Pool::builder(endpoint(redis.port)).plain_text();
-    let pool = builder.no_sign_in().size(2).build().expect("no TLS");
-    pool.opened().await;
+    let pool = builder.no_authentication().size(2).build().expect("no TLS");
+    pool.wait_connected().await;
     eventually("both are open", async || pool.status().open == 2).await;
     let mut admin = redis.admin().await;
     let mut pings = async || {
@@ -538,8 +540,8 @@ async fn an_idle_connection_that_falls_silent_is_replaced() {
     let redis = RedisServer::start().await;
     let proxy = Proxy::before(&redis.address()).await;
     let builder = Pool::builder(endpoint(proxy.port)).plain_text();
-    let pool = builder.no_sign_in().size(1).build().expect("no TLS");
-    pool.opened().await;
+    let pool = builder.no_authentication().size(1).build().expect("no TLS");
+    pool.wait_connected().await;
     proxy.set(Fault::HalfOpen);
     let silent = proxy.accepted();
     let mut seconds = 0;

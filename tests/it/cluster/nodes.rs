@@ -94,7 +94,7 @@ async fn a_node_with_a_wrong_certificate_is_refused_and_the_fault_named() {
     let endpoint = format!("localhost:{}", nodes[0].0.server.tls_port);
     let pool = Pool::builder(endpoint.parse().expect("an endpoint"))
         .ca_file(good.path("ca.pem"))
-        .no_sign_in()
+        .no_authentication()
         .build()
         .expect("the certificate is there");
     eventually("it is settled", async || pool.clustering().is_some()).await;

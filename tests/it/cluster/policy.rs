@@ -17,7 +17,7 @@ use crate::support::{Azure, RedisCluster, RedisServer, Service, eventually};
 
 fn plain(port: u16) -> Builder {
     let endpoint = format!("127.0.0.1:{port}").parse().expect("an endpoint");
-    Pool::builder(endpoint).plain_text().no_sign_in()
+    Pool::builder(endpoint).plain_text().no_authentication()
 }
 
 async fn found(pool: &Pool) -> String {
@@ -60,7 +60,7 @@ async fn auto_goes_by_what_the_server_answers() {
     let to = |builder: Builder| builder.build().expect("no TLS");
     let port = cluster.port(0);
     let auto = to(plain(port));
-    let one = "OSSCluster, because CLUSTER SLOTS named 1 master";
+    let one = "OSSCluster, because CLUSTER SLOTS returned 1 primary";
     assert_eq!(found(&auto).await, one);
 
     let forced = to(plain(port).clustering_policy(ClusteringPolicy::OssCluster));
@@ -123,7 +123,7 @@ async fn a_cluster_without_slots_is_waited_for() {
         .expect("it may");
     assert_eq!(
         found(&pool).await,
-        "OSSCluster, because CLUSTER SLOTS named 1 master"
+        "OSSCluster, because CLUSTER SLOTS returned 1 primary"
     );
     // Redis takes a moment to call its cluster well.
     eventually("it is served", async || {
@@ -184,6 +184,6 @@ async fn an_answer_that_is_late_is_asked_for_again() {
         .expect("no TLS");
     assert_eq!(
         found(&pool).await,
-        "OSSCluster, because CLUSTER SLOTS named 1 master"
+        "OSSCluster, because CLUSTER SLOTS returned 1 primary"
     );
 }

@@ -36,7 +36,7 @@ const VARIES: [(&str, &str); 11] = [
     (r"\d of 2 connections", "N of 2 connections"),
     // Redis writes this and closes; whether it is read before the end is seen is a race.
     (
-        r"(?m)(signing in to 127\.0\.0\.1:PORT failed: ).*$",
+        r"(?m)(authentication at 127\.0\.0\.1:PORT failed: ).*$",
         "${1}REDIS ENDS IT",
     ),
 ];

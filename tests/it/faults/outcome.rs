@@ -12,7 +12,7 @@ async fn through_a_proxy() -> (RedisServer, Proxy, Pool) {
     let endpoint = format!("127.0.0.1:{}", proxy.port);
     let pool = Pool::builder(endpoint.parse().expect("it is one"))
         .plain_text()
-        .no_sign_in()
+        .no_authentication()
         .build()
         .expect("no TLS is set up");
     eventually("the pool is full", async || pool.status().open == 2).await;

@@ -133,7 +133,7 @@ async fn disabled_access_keys_cost_token_users_nothing() {
         .token_source(Arc::new(Somebody))
         .build()
         .expect("the certificate is there");
-    pool.opened().await;
+    pool.wait_connected().await;
     let readers = ReadLoad::start(&pool, 4);
     let traffic = IncrementLoad::start(&pool, 4);
     eventually("traffic", async || traffic.good() > 50).await;

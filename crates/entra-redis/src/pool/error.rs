@@ -1,4 +1,4 @@
-//! What can go wrong between a caller and Redis, in the words a caller needs to decide.
+//! Errors between a caller and Redis, by what the caller can do about them.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -6,26 +6,26 @@ use redis::RedisError;
 
 use crate::config::Endpoint;
 
-/// Why a command has no answer.
+/// A failure to run a command.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no live token to sign in with, and no connection that still lives on an earlier one.
-    #[error("there is no live token to sign in with")]
+    /// There is no valid token to authenticate with, and no open connection with an earlier token.
+    #[error("no valid token to authenticate with")]
     NoToken,
-    /// No connection is open yet; one is being opened and that takes long.
-    #[error("no connection to Redis yet: one is being opened")]
+    /// No connection is open yet, and opening one takes long.
+    #[error("no connection to Redis yet: still connecting")]
     Opening,
     /// No connection is open and the latest attempt to open one failed.
     #[error("no connection to Redis")]
     Unavailable(#[source] Arc<ConnectError>),
-    /// The command was sent and the connection ended before its answer: it may or may not have run.
-    #[error("the connection ended before the answer: whether the command ran is unknown")]
+    /// The command was sent and the connection was lost before its reply: it may or may not have run.
+    #[error("connection lost before the reply; the command may or may not have run")]
     OutcomeUnknown(#[source] RedisError),
-    /// The command was sent and not answered within the command time-out: it may or may not have run.
-    #[error("Redis did not answer in time: whether the command ran is unknown")]
+    /// The command was sent and got no reply within the command timeout: it may or may not have run.
+    #[error("no reply from Redis within the timeout; the command may or may not have run")]
     TimedOut(#[source] RedisError),
-    /// Redis answered with an error, or with something the caller did not expect.
+    /// Redis replied with an error, or with a value that the caller did not expect.
     #[error("Redis refused the command")]
     Command(#[source] RedisError),
     /// The pool was closed.
@@ -33,91 +33,91 @@ pub enum Error {
     Closed,
 }
 
-/// Why a connection could not be opened.
+/// A failure to open a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The pool has no token that lives.
-    #[error("there is no live token to sign in with")]
+    /// The pool has no valid token.
+    #[error("no valid token to authenticate with")]
     NoToken,
     /// The name has no address.
     #[error("cannot resolve {endpoint}")]
     Resolve {
-        /// The endpoint as configured, or what a node of the cluster announced.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// No address accepts the connection.
     #[error("cannot connect to {endpoint}")]
     Dial {
-        /// The endpoint as configured.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Why the last address failed.
+        /// The cause, for the last address.
         #[source]
         source: io::Error,
     },
-    /// The handshake failed; `source` names the certificate's fault where it was one.
-    #[error("TLS with {endpoint} failed{}", tls_hint(source))]
+    /// The TLS handshake failed; `source` has the reason, such as a certificate for another name.
+    #[error("TLS handshake with {endpoint} failed{}", tls_hint(source))]
     Tls {
-        /// The endpoint as configured.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Redis refused the sign-in, or the connection ended during it.
-    #[error("signing in to {endpoint} failed")]
-    SignIn {
-        /// The endpoint as configured.
+    /// Redis refused the authentication, or the connection was lost during it.
+    #[error("authentication at {endpoint} failed")]
+    Authenticate {
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Redis' own words, without what was sent.
+        /// Redis' reply, without the arguments that were sent.
         #[source]
         source: Refusal,
     },
-    /// `REDIS_CLUSTERING_POLICY` is OSSCluster and the server says that it is no cluster.
+    /// `REDIS_CLUSTERING_POLICY` is OSSCluster, and the server is not a cluster.
     #[error(
-        "REDIS_CLUSTERING_POLICY is OSSCluster, but {endpoint} is no cluster: it refuses CLUSTER SLOTS"
+        "REDIS_CLUSTERING_POLICY is OSSCluster, but {endpoint} is not a cluster: it refuses CLUSTER SLOTS"
     )]
     NotACluster {
-        /// The endpoint as configured.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Redis' own words.
+        /// Redis' reply.
         #[source]
         source: Refusal,
     },
-    /// The server does not say now whether it is a cluster, and is asked again.
-    #[error("{endpoint} does not say yet whether it is a cluster")]
+    /// The server cannot report yet whether it is a cluster; it is asked again.
+    #[error("{endpoint} does not report yet whether it is a cluster")]
     Undecided {
-        /// The endpoint as configured.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// Redis' own words.
+        /// Redis' reply.
         #[source]
         source: Refusal,
     },
-    /// The cluster has no master for a slot, or, without one, for any.
-    #[error("the cluster at {endpoint} has no master for {}", slot_name(*slot))]
-    NoMaster {
-        /// The endpoint as configured.
+    /// The cluster has no primary for a slot or, if `slot` is `None`, for any slot.
+    #[error("the cluster at {endpoint} has no primary for {}", slot_name(*slot))]
+    NoPrimary {
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
         /// 0 to 16383.
         slot: Option<u16>,
     },
-    /// Connections open and end again at once.
-    #[error("connections to {endpoint} end as soon as they are open")]
+    /// Connections close again as soon as they are open.
+    #[error("connections to {endpoint} close as soon as they are open")]
     Flapping {
-        /// The endpoint as configured.
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
     },
-    /// The whole did not end within the connect time-out.
+    /// The connect timeout passed.
     #[error("{step} {endpoint} took longer than {}s", limit.as_secs_f64())]
     TimedOut {
-        /// The step that was under way.
-        step: Step,
-        /// The endpoint as configured.
+        /// The step in progress.
+        step: ConnectStep,
+        /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
-        /// The time-out for all steps together.
+        /// The timeout for all steps together.
         limit: Duration,
     },
 }
@@ -125,24 +125,24 @@ pub enum ConnectError {
 /// The steps of opening a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Step {
-    /// Asking DNS for addresses.
+pub enum ConnectStep {
+    /// Name resolution.
     Resolve,
-    /// Opening the TCP connection.
+    /// The TCP connection.
     Dial,
     /// The TLS handshake.
     Tls,
     /// AUTH and the first commands.
-    SignIn,
+    Authenticate,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ConnectStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resolve => "resolving",
             Self::Dial => "connecting to",
             Self::Tls => "the TLS handshake with",
-            Self::SignIn => "signing in to",
+            Self::Authenticate => "authenticating at",
         })
     }
 }
@@ -154,63 +154,70 @@ fn slot_name(slot: Option<u16>) -> String {
     }
 }
 
-/// What Redis said to a sign-in, or to CLUSTER SLOTS. Servers repeat the arguments of commands they do not know, and redis-rs the answers it
-/// does not expect: here stands neither.
+/// The reply of Redis that refused AUTH or CLUSTER SLOTS, or the reason why there was none.
+///
+/// Servers repeat the arguments of commands that they do not know, and redis-rs repeats replies that it does not expect:
+/// neither is in here.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{}", self.text())]
-pub struct Refusal {
-    code: Option<Box<str>>,
-    words: Option<Box<str>>,
+#[error("{0}")]
+pub struct Refusal(Answer);
+
+#[derive(Debug, Clone)]
+enum Answer {
+    /// An error reply: its code, and its text without arguments.
+    Error(Box<str>, Option<Box<str>>),
+    Unexpected,
+    TimedOut,
+    ConnectionLost,
 }
 
-/// What stands for the words of a server that says nothing.
-const SILENCE: &str = "no answer in time";
-
 impl Refusal {
-    /// The error's code as Redis writes it, such as `WRONGPASS`; `None` where Redis did not answer.
+    /// Returns the error's code as Redis writes it, such as `WRONGPASS`; `None` if Redis sent no error reply.
     pub fn code(&self) -> Option<&str> {
-        self.code.as_deref()
+        match &self.0 {
+            Answer::Error(code, _) => Some(code),
+            Answer::Unexpected | Answer::TimedOut | Answer::ConnectionLost => None,
+        }
     }
 
-    /// Whether Redis has as many connections as it allows, which says nothing of who asks.
-    fn is_full(&self) -> bool {
-        let words = self.words.as_deref().unwrap_or_default();
-        words.contains("max number of clients")
+    /// Returns true if Redis did not reply in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0, Answer::TimedOut)
     }
 
-    /// Whether Redis did not answer in time.
-    pub fn is_silence(&self) -> bool {
-        self.code.is_none() && self.words.as_deref() == Some(SILENCE)
+    /// Returns true if Redis has reached its connection limit, which is not a statement about the credential. The reply
+    /// has the code ERR, so that only its text tells it from others.
+    pub fn is_connection_limit(&self) -> bool {
+        matches!(&self.0, Answer::Error(_, Some(text)) if text.contains("max number of clients"))
     }
+}
 
-    fn text(&self) -> String {
-        match (&self.code, &self.words) {
-            (Some(code), Some(words)) => format!("{code} {words}"),
-            (Some(code), None) => code.to_string(),
-            (None, Some(words)) => words.to_string(),
-            (None, None) => "an answer that does not fit the question".to_owned(),
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(code, Some(text)) => write!(f, "{code} {text}"),
+            Self::Error(code, None) => f.write_str(code),
+            Self::Unexpected => f.write_str("unexpected reply"),
+            Self::TimedOut => f.write_str("no reply in time"),
+            Self::ConnectionLost => f.write_str("connection lost"),
         }
     }
 }
 
 impl From<&RedisError> for Refusal {
     fn from(error: &RedisError) -> Self {
-        let words = match (error.code(), error.detail()) {
-            (Some(_), detail) => {
-                detail.map(|detail| detail.split(", with args").next().unwrap_or(""))
-            }
-            (None, _) if error.is_timeout() => Some(SILENCE),
-            (None, _) if error.is_connection_dropped() => Some("the connection ended"),
-            (None, _) => None,
-        };
-        Self {
-            code: error.code().map(Into::into),
-            words: words.map(Into::into),
-        }
+        let without_arguments = |text: &str| text.split(", with args").next().map(Into::into);
+        Self(match error.code() {
+            Some(code) => Answer::Error(code.into(), error.detail().and_then(without_arguments)),
+            None if error.is_timeout() => Answer::TimedOut,
+            None if error.is_connection_dropped() => Answer::ConnectionLost,
+            None => Answer::Unexpected,
+        })
     }
 }
 
-/// rustls and Azure meet in TLS 1.3 alone: Azure Managed Redis' TLS 1.2 suites are CBC, which rustls does not have.
+/// Returns the hint for failed negotiations. rustls and Azure have only TLS 1.3 in common: Azure Managed Redis' TLS 1.2
+/// suites use CBC, which rustls does not support.
 fn tls_hint(error: &io::Error) -> &'static str {
     use rustls::{AlertDescription, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -219,13 +226,13 @@ fn tls_hint(error: &io::Error) -> &'static str {
             | Error::AlertReceived(
                 AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion,
             ),
-        ) => " (TLS 1.3 is needed: is there a middlebox that allows only 1.2?)",
+        ) => " (TLS 1.3 is required: check for a middlebox that allows only 1.2)",
         _ => "",
     }
 }
 
 impl Error {
-    /// What the end of a command that was sent means.
+    /// Returns the error of a command that was sent.
     pub(super) fn of(error: RedisError) -> Self {
         if error.is_timeout() {
             Self::TimedOut(error)
@@ -236,20 +243,20 @@ impl Error {
         }
     }
 
-    /// Whether the command was sent and may or may not have run.
+    /// Returns true if the command was sent and may or may not have run.
     pub(super) fn may_have_run(&self) -> bool {
         matches!(self, Self::TimedOut(_) | Self::OutcomeUnknown(_))
     }
 
-    /// Whether Redis was reached and does not take the sign-in. Without a code it was not refused: it was not answered.
-    pub fn is_sign_in_refused(&self) -> bool {
+    /// Returns true if Redis was reached and refused the authentication. Without an error reply it was not refused.
+    pub fn is_authentication_refused(&self) -> bool {
         let Self::Unavailable(error) = self else {
             return false;
         };
-        matches!(**error, ConnectError::SignIn { ref source, .. } if source.code().is_some() && !source.is_full())
+        matches!(**error, ConnectError::Authenticate { ref source, .. } if source.code().is_some() && !source.is_connection_limit())
     }
 
-    /// The value of the `error_type` label: a closed set.
+    /// Returns the value of the `error_type` label, which is one of a closed set.
     pub fn label(&self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
@@ -263,8 +270,8 @@ impl Error {
     }
 }
 
-/// For callers who run commands on a [`super::Connection`] themselves: what the driver met is theirs as it is, and what
-/// was never sent is an I/O error of the kind `NotConnected` with this error inside.
+/// For callers that run commands on a [`super::Connection`] themselves: the driver's errors are passed on unchanged; for a
+/// command that was never sent it is an I/O error of the kind `NotConnected` with this error as its source.
 impl From<Error> for RedisError {
     fn from(error: Error) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! The pool as callers see it: build, get, query, close.
+//! The pool: get, query, probe, close.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use tracing::{Instrument, Span, info};
 use super::{
     builder::Builder,
     cluster::Cluster,
-    connection::{Connection, Way},
+    connection::{Connection, Route},
     error::{ConnectError, Error},
     instruments,
     node::{
@@ -30,7 +30,7 @@ use super::{
         maintainer::Availability,
     },
     policy::{self, Clustering, Decision},
-    trace::{answered, command as command_span, waiting},
+    trace::{command as command_span, record_code, waiting},
 };
 use crate::{
     config::{self, ClusteringPolicy, Endpoint},
@@ -38,147 +38,150 @@ use crate::{
     trace,
 };
 
-/// A pool of few shared connections that keep themselves signed in.
+/// A pool of a few shared connections that stay authenticated.
 ///
-/// Cloning it is cheap. Its tasks (the refresher of the token, a maintainer for each node, one driver and one
-/// re-authentication task a connection) end when the last clone goes, or in order by [`Pool::close`].
+/// Cloning it is cheap. Its tasks (the token refresher, a maintainer for each node, one driver and one re-authentication
+/// task for each connection) end when the last clone is dropped, or in order with [`Pool::close`].
 #[derive(Clone)]
 pub struct Pool(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) site: Arc<Site>,
+    pub(super) topology: Arc<Topology>,
     pub(super) _seed: NodeHandle,
     pub(super) size: usize,
-    pub(super) census: Arc<NodeRegistry>,
-    /// How long a caller waits for a connection that is being opened.
-    pub(super) patience: Duration,
+    pub(super) registry: Arc<NodeRegistry>,
+    /// The longest time for which a caller waits for a connection that is being opened.
+    pub(super) acquire_timeout: Duration,
     pub(super) tokens: Option<Tokens>,
     pub(super) durations: [OnceLock<Histogram>; OPERATIONS.len()],
     pub(super) tasks: TaskTracker,
-    /// Cancelled when a task ends that should not have.
+    /// Cancelled when a task exits that must not.
     pub(super) ended: CancellationToken,
     pub(super) stop: CancellationToken,
-    /// Cancels `stop` when the last handle goes.
+    /// Cancels `stop` when the last handle is dropped.
     pub(super) _stop: DropGuard,
 }
 
-/// Where commands go, once that is known.
-pub(super) struct Site {
+/// The destination of commands, once it is known: one endpoint or a cluster.
+pub(super) struct Topology {
     /// The cache's endpoint.
     seed: Arc<Node>,
-    settled: OnceLock<(Clustering, Option<Arc<Cluster>>)>,
-    /// Why it is not settled yet, where there is a reason; changes when it is.
-    trouble: watch::Sender<Option<Arc<ConnectError>>>,
+    resolved: OnceLock<(Clustering, Option<Arc<Cluster>>)>,
+    /// The reason why it is not resolved yet, if the server gives one. Changes when it is resolved.
+    unresolved: watch::Sender<Option<Arc<ConnectError>>>,
 }
 
-impl Site {
+impl Topology {
     pub(super) fn new(seed: Arc<Node>) -> Self {
         Self {
             seed,
-            settled: OnceLock::new(),
-            trouble: watch::Sender::new(None),
+            resolved: OnceLock::new(),
+            unresolved: watch::Sender::new(None),
         }
     }
 
-    pub(super) fn settle(&self, clustering: Clustering, cluster: Option<Arc<Cluster>>) {
-        info!(redis.clustering = %clustering, "the clustering policy is settled");
-        self.settled.get_or_init(|| (clustering, cluster));
-        self.trouble.send_replace(None);
+    pub(super) fn resolve(&self, clustering: Clustering, cluster: Option<Arc<Cluster>>) {
+        info!(redis.clustering = %clustering, "clustering policy detected");
+        self.resolved.get_or_init(|| (clustering, cluster));
+        self.unresolved.send_replace(None);
     }
 
-    /// Asks the endpoint who it is; then, if it is a cluster, keeps the map of its slots for ever.
-    pub(super) async fn settling(self: Arc<Self>, policy: ClusteringPolicy, nodes: NodeFactory) {
-        let trouble = |error| {
-            self.trouble.send_replace(error);
+    /// Detects the clustering policy; in a cluster, then refreshes the slot map until dropped.
+    pub(super) async fn detect(self: Arc<Self>, policy: ClusteringPolicy, nodes: NodeFactory) {
+        let report = |error| {
+            self.unresolved.send_replace(error);
         };
-        match policy::decide(policy, &self.seed, trouble).await {
+        match policy::detect(policy, &self.seed, report).await {
             Decision::OneEndpoint(clustering) => {
                 self.seed.grow(nodes.size);
-                self.settle(clustering, None);
+                self.resolve(clustering, None);
             }
             Decision::Cluster(clustering, ranges) => {
                 let cluster = Arc::new(Cluster::new(self.seed.clone(), nodes, &ranges));
-                self.settle(clustering, Some(cluster.clone()));
-                match cluster.survey().await {}
+                self.resolve(clustering, Some(cluster.clone()));
+                match cluster.refresh_slots().await {}
             }
         }
     }
 }
 
-/// How many connections there are.
+/// Numbers of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    /// Open and signed in.
+pub struct PoolStatus {
+    /// Open and authenticated connections.
     pub open: usize,
-    /// Wanted: with a cluster, to all its masters together and one to the endpoint.
+    /// Wanted connections: in a cluster, those to all primaries together and one to the endpoint.
     pub size: usize,
 }
 
-/// How many of Redis' masters answer.
+/// Numbers of Redis' primaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answering {
-    /// All of them; 1 where Redis is one endpoint.
-    pub masters: usize,
-    /// Those that answered PING, if only to say that this user may not send it.
-    pub masters_answering: usize,
+    /// All primaries; 1 if Redis is one endpoint.
+    pub primaries: usize,
+    /// Primaries that answered PING, be it with NOPERM.
+    pub primaries_answering: usize,
 }
 
 impl Pool {
-    /// A pool for `endpoint`, with the defaults of the service's variables: TLS, and tokens from a source still to be
-    /// named.
+    /// Returns a builder of a pool for `endpoint`: TLS, and tokens from a source that the builder still needs.
     pub fn builder(endpoint: Endpoint) -> Builder {
         Builder::new(config::Redis::new(endpoint))
     }
 
-    /// A pool as the environment configures it; where that is by token, the source is still to be named.
+    /// Returns a builder of a pool with these settings. If they ask for tokens, the builder still needs their source.
     pub fn from_config(config: config::Redis) -> Builder {
         Builder::new(config)
     }
 
-    /// A live connection, shared with other callers.
+    /// Returns a live connection, shared with other callers.
     ///
-    /// While one is open this does not wait. Otherwise it waits for the attempt in progress, and for the next where the
-    /// first in a row failed at once, at most the command time-out. Dropping the future leaves nothing behind. With a
-    /// cluster it never waits: which node is needed is known only from the command.
+    /// Does not wait while a connection is open. Otherwise waits for the attempt in progress, and for the next one if the
+    /// first in a row failed quickly, at most the command timeout. In a cluster it never waits: the node that is needed
+    /// follows from the command. Dropping the future has no effect.
     ///
     /// # Errors
-    /// At once and named, when there is no live token or attempts to connect fail; [`Error::Opening`] when none was open in
-    /// time.
+    /// At once and by name, if there is no live token or attempts to connect fail; [`Error::Opening`] if no connection was
+    /// open in time.
     pub async fn get(&self) -> Result<Connection, Error> {
-        self.way().await.map(Connection)
+        self.route().await.map(Connection)
     }
 
-    async fn way(&self) -> Result<Way, Error> {
-        match self.0.site.settled.get() {
+    async fn route(&self) -> Result<Route, Error> {
+        let topology = &self.0.topology;
+        match topology.resolved.get() {
             Some((_, None)) => {
-                if let Some(connection) = self.0.site.seed.pick() {
-                    return Ok(Way::Node(connection));
+                if let Some(connection) = topology.seed.pick() {
+                    return Ok(Route::Node(connection));
                 }
             }
             Some((_, Some(_))) if self.0.stop.is_cancelled() => return Err(Error::Closed),
-            Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
+            Some((_, Some(cluster))) => return Ok(Route::Cluster(cluster.clone())),
             None => {}
         }
-        // Failing at once is no reason for a caller who asks again at once to keep the runtime from what would help him.
+        // Yield, so that a caller that retries in a tight loop cannot starve the tasks that open connections.
         consume_budget().await;
-        waiting(&self.0.site.seed.address, async {
-            let next = timeout(self.0.patience, self.next_way()).await;
+        waiting(&topology.seed.address, async {
+            let next = timeout(self.0.acquire_timeout, self.next_route()).await;
             next.unwrap_or_else(|_| {
-                Err(self.undecided().map_or(Error::Opening, Error::Unavailable))
+                Err(self
+                    .topology_error()
+                    .map_or(Error::Opening, Error::Unavailable))
             })
         })
         .await
     }
 
-    async fn next_way(&self) -> Result<Way, Error> {
-        let site = &self.0.site;
-        let mut trouble = site.trouble.subscribe();
-        let mut availability = site.seed.availability.subscribe();
+    /// Waits for a route, or for the reason why there is none.
+    async fn next_route(&self) -> Result<Route, Error> {
+        let topology = &self.0.topology;
+        let mut unresolved = topology.unresolved.subscribe();
+        let mut availability = topology.seed.availability.subscribe();
         loop {
-            let error = trouble.borrow_and_update().clone();
-            match site.settled.get() {
-                Some((_, None)) => return site.seed.connection().await.map(Way::Node),
-                Some((_, Some(cluster))) => return Ok(Way::Cluster(cluster.clone())),
+            let error = unresolved.borrow_and_update().clone();
+            match topology.resolved.get() {
+                Some((_, None)) => return topology.seed.connection().await.map(Route::Node),
+                Some((_, Some(cluster))) => return Ok(Route::Cluster(cluster.clone())),
                 None => {}
             }
             match (availability.borrow_and_update().clone(), error) {
@@ -192,45 +195,45 @@ impl Pool {
                 (Availability::Open | Availability::Opening, _) => {}
             }
             tokio::select! {
-                _ = trouble.changed() => {}
+                _ = unresolved.changed() => {}
                 _ = availability.changed() => {}
             }
         }
     }
 
-    /// Waits until a connection is open, through failing attempts; for ever if none ever is or the pool is closed.
+    /// Waits until a connection is open, through failed attempts; forever if none ever is or the pool is closed.
     ///
-    /// For start-up and probes; requests use [`Pool::get`], which fails fast. Dropping the future leaves nothing behind.
-    pub async fn opened(&self) {
-        let site = &self.0.site;
-        let mut trouble = site.trouble.subscribe();
+    /// For start-up and probes; requests use [`Pool::get`], which fails fast. Dropping the future has no effect.
+    pub async fn wait_connected(&self) {
+        let topology = &self.0.topology;
+        let mut unresolved = topology.unresolved.subscribe();
         loop {
-            match site.settled.get() {
-                Some((_, None)) => return site.seed.wait_connected().await,
-                Some((_, Some(cluster))) => return cluster.opened().await,
-                None => _ = trouble.changed().await,
+            match topology.resolved.get() {
+                Some((_, None)) => return topology.seed.wait_connected().await,
+                Some((_, Some(cluster))) => return cluster.wait_connected().await,
+                None => _ = unresolved.changed().await,
             }
         }
     }
 
     /// Runs a command at most once.
     ///
-    /// It is sent again only if Redis said that it did not run it (NOAUTH). Dropping the future does not take back what
-    /// was sent.
+    /// It is sent again only if Redis reported that it did not run it (NOAUTH). Dropping the future does not recall what was
+    /// sent.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] and [`Error::TimedOut`] when it may or may not have run.
+    /// [`Error::OutcomeUnknown`] and [`Error::TimedOut`] if it may or may not have run.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         self.measured(command, false).await
     }
 
-    /// Runs a command that may run twice, because running it again does no harm.
+    /// Runs a command that is idempotent: running it again does no harm.
     ///
-    /// After a lost connection or a time-out it is sent again, on another connection where there is one, up to the pool's size + 1 attempts.
-    /// Put your own deadline around it: each attempt may take the command time-out.
+    /// After a lost connection or a timeout it is sent again, on another connection if there is one, in up to the pool's size
+    /// + 1 attempts. Put your own deadline around it: each attempt may take the command timeout.
     ///
     /// # Errors
-    /// The last attempt's.
+    /// The error of the last attempt.
     pub async fn query_idempotent<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         self.measured(command, true).await
     }
@@ -244,7 +247,7 @@ impl Pool {
             inner: &self.0,
             operation: operation(command),
             started: Instant::now(),
-            span: command_span(&self.0.site.seed.address, command),
+            span: command_span(&self.0.topology.seed.address, command),
             error_type: Some("cancelled"),
         };
         let executed = self.execute(command, idempotent);
@@ -253,7 +256,7 @@ impl Pool {
             Err(error) => Err(error),
         };
         if let Err(Error::Command(error)) = &result {
-            answered(&measure.span, error);
+            record_code(&measure.span, error);
         }
         measure.end(result.as_ref().err().map(Error::label));
         result
@@ -262,13 +265,13 @@ impl Pool {
     async fn execute(&self, command: &Cmd, idempotent: bool) -> Result<Value, Error> {
         let mut attempts = self.0.size + 1;
         loop {
-            let result = match self.way().await? {
-                Way::Node(mut connection) => connection.send(command).await.map_err(Error::of),
-                Way::Cluster(cluster) => cluster.query(command).await,
+            let result = match self.route().await? {
+                Route::Node(mut connection) => connection.send(command).await.map_err(Error::of),
+                Route::Cluster(cluster) => cluster.query(command).await,
             };
             attempts -= 1;
             let may_run_again = match &result {
-                // Not run; the connection has taken itself out of use.
+                // It did not run; the connection has taken itself out of use.
                 Ok(Value::ServerError(error)) => is_unauthenticated(error.code()),
                 Ok(_) => false,
                 Err(error) => idempotent && error.may_have_run(),
@@ -283,83 +286,89 @@ impl Pool {
         }
     }
 
-    /// Asks each of Redis' masters whether it answers; for probes. Dropping the future leaves nothing behind.
+    /// Sends PING to each of Redis' primaries; for probes. Dropping the future has no effect.
     ///
     /// # Errors
-    /// The one endpoint does not answer, or it is not known yet whether it is one.
+    /// The single endpoint does not answer, or the clustering policy is not known yet.
     pub async fn ping(&self) -> Result<Answering, Error> {
-        if let Way::Cluster(cluster) = self.way().await? {
-            let (masters_answering, masters) = cluster.ping().await;
+        if let Route::Cluster(cluster) = self.route().await? {
+            let (primaries_answering, primaries) = cluster.ping().await;
             return Ok(Answering {
-                masters,
-                masters_answering,
+                primaries,
+                primaries_answering,
             });
         }
         match self.query_idempotent::<()>(&redis::cmd("PING")).await {
-            // A refusal is an answer: a user's rules may leave out PING.
+            // A refusal is an answer: an access policy may leave out PING.
             Err(Error::Command(error)) if error.code() == Some("NOPERM") => {}
             result => result?,
         }
         Ok(Answering {
-            masters: 1,
-            masters_answering: 1,
+            primaries: 1,
+            primaries_answering: 1,
         })
     }
 
-    /// Signs in once more on an open connection to the endpoint, with the token held; for `doctor`. Without a token or an
-    /// open connection there is nothing to do.
-    pub async fn sign_in_again(&self, limit: Duration) -> Result<(), Error> {
+    /// Re-authenticates one open connection to the endpoint with the current token; for diagnosis. Does nothing without a
+    /// token or an open connection. Dropping the future abandons the reply.
+    ///
+    /// # Errors
+    /// Redis refused the AUTH, or did not reply within `limit`.
+    pub async fn reauthenticate(&self, limit: Duration) -> Result<(), Error> {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
-        match (self.0.site.seed.pick(), token) {
+        match (self.0.topology.seed.pick(), token) {
             (Some(connection), Some(token)) => {
-                let address = &self.0.site.seed.address;
+                let address = &self.0.topology.seed.address;
                 super::node::reauth::reauthenticate(&connection, address, &token, limit).await
             }
             _ => Ok(()),
         }
     }
 
-    /// The masters that do not answer, each with the reason; for `doctor`.
-    pub async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {
-        match self.0.site.settled.get() {
-            Some((_, Some(cluster))) => cluster.in_trouble().await,
+    /// Returns the primaries of a cluster that do not answer PING, each with the reason; for diagnosis. Dropping the future
+    /// has no effect.
+    pub async fn unreachable_primaries(&self) -> Vec<(Endpoint, Error)> {
+        match self.0.topology.resolved.get() {
+            Some((_, Some(cluster))) => cluster.unreachable_primaries().await,
             _ => Vec::new(),
         }
     }
 
-    /// Whether Redis is one endpoint or a cluster, and on what ground; `None` until that is settled.
+    /// Returns the clustering policy that the pool follows, and the reason; `None` until it is known.
     pub fn clustering(&self) -> Option<&Clustering> {
-        Some(&self.0.site.settled.get()?.0)
+        Some(&self.0.topology.resolved.get()?.0)
     }
 
-    /// Why it is not settled yet, where Redis gives a reason.
-    pub fn undecided(&self) -> Option<Arc<ConnectError>> {
-        self.0.site.trouble.borrow().clone()
+    /// Returns the reason why the clustering policy is not known yet, if Redis gave one.
+    pub fn topology_error(&self) -> Option<Arc<ConnectError>> {
+        self.0.topology.unresolved.borrow().clone()
     }
 
-    /// The nodes that commands go to, the endpoint or each of a cluster's masters, with their open connections.
+    /// Returns the nodes that commands go to (the endpoint, or each primary of a cluster) with the number of open connections.
     pub fn nodes(&self) -> Vec<(Endpoint, usize)> {
-        let nodes = match self.0.site.settled.get() {
+        let nodes = match self.0.topology.resolved.get() {
             Some((_, Some(cluster))) => cluster.nodes(),
-            _ => vec![self.0.site.seed.clone()],
+            _ => vec![self.0.topology.seed.clone()],
         };
-        let told = nodes.iter().map(|node| (node.address.clone(), node.open()));
-        told.collect()
+        let nodes = nodes.iter();
+        nodes
+            .map(|node| (node.address.clone(), node.open()))
+            .collect()
     }
 
-    /// How many connections there are.
-    pub fn status(&self) -> Status {
-        let (open, size) = self.0.census.count();
-        Status { open, size }
+    /// Returns the numbers of connections.
+    pub fn status(&self) -> PoolStatus {
+        let (open, size) = self.0.registry.count();
+        PoolStatus { open, size }
     }
 
-    /// The credential as it may be shown; `None` where the pool signs in without tokens.
+    /// Returns the status of the credential, without the token; `None` if the pool authenticates without tokens.
     pub fn identity(&self) -> Option<identity::TokenStatus> {
         self.0.tokens.as_ref().map(Tokens::status)
     }
 
-    /// Waits until the pool's tasks have ended: after [`Pool::close`], or because of a fault in this library, after which
-    /// the pool is of no use.
+    /// Waits until the pool's tasks have exited: after [`Pool::close`], or because of a bug in this library, after which the
+    /// pool cannot be used. Dropping the future has no effect.
     pub async fn ended(&self) {
         tokio::select! {
             () = self.0.ended.cancelled() => {}
@@ -367,9 +376,8 @@ impl Pool {
         }
     }
 
-    /// Ends the pool for all its clones: no connection is handed out any more, the tasks stop, and each connection closes
-    /// when the last caller who holds it lets go. Waits for that; put a deadline around it. Dropping the future leaves
-    /// the rest to happen by itself.
+    /// Closes the pool for all its clones: it hands out no more connections, its tasks stop, and each connection closes when
+    /// its last user drops it. Waits for that; put a deadline around it. Dropping the future does not stop the closing.
     pub async fn close(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -385,7 +393,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Records how long a command took and ends its span, also when its caller gives up.
+/// Records the duration of a command and closes its span, also if its caller drops the future.
 struct Measure<'a> {
     inner: &'a Inner,
     operation: usize,
@@ -428,7 +436,7 @@ pub(super) const OPERATIONS: [&str; 17] = [
     "HGETALL", "LPUSH", "RPOP", "XADD", "EVAL", "_OTHER",
 ];
 
-/// Which of [`OPERATIONS`] a command is.
+/// Returns the index of a command in [`OPERATIONS`].
 fn operation(command: &Cmd) -> usize {
     let other = OPERATIONS.len() - 1;
     match command.args_iter().next() {

@@ -1,9 +1,12 @@
-//! One endpoint or a cluster? Azure's clustering policy, as configured or as the server says.
+//! Detection of Azure's clustering policy: one endpoint or a cluster.
 //!
-//! Decided once in a pool's life, as soon as a connection to the endpoint is signed in, and only by an answer: slots mean
-//! a cluster, a refusal means one endpoint, and where there is no answer, or one of the moment, the question is asked again.
+//! # Invariants
+//! - The policy is decided once in a pool's life, as soon as a connection to the endpoint is authenticated, and only by a
+//!   reply: slots mean a cluster, a refusal means one endpoint. Without a reply, or after a temporary one, the server is
+//!   asked again.
+//! - [`judge`] decides and does nothing; [`detect`] asks and decides nothing.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use redis::Value;
 use tokio::time::sleep;
@@ -14,169 +17,288 @@ use super::{
     error::{ConnectError, Refusal},
     node::Node,
 };
-use crate::{config::ClusteringPolicy, report::ErrorChain};
+use crate::{
+    config::{ClusteringPolicy, Endpoint},
+    report::ErrorChain,
+};
 
 /// Pause before the server is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// The clustering policy a pool goes by, and on what ground.
+/// The clustering policy that a pool follows, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clustering {
     is_cluster: bool,
-    ground: Ground,
+    reason: Reason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Ground {
-    /// `REDIS_CLUSTERING_POLICY` says so.
+enum Reason {
+    /// `REDIS_CLUSTERING_POLICY`.
     Configured(ClusteringPolicy),
-    /// So many masters were named.
+    /// The number of primaries in the slot map.
     Slots(usize),
-    /// CLUSTER SLOTS was refused with this code.
+    /// The code with which CLUSTER SLOTS was refused.
     Refused(String),
-    /// The answer to CLUSTER SLOTS was no list of slots.
+    /// The reply to CLUSTER SLOTS is not a list of slots.
     NoSlots,
 }
 
-/// What is decided.
-pub(super) enum Decision {
-    OneEndpoint(Clustering),
-    Cluster(Clustering, Ranges),
-}
-
 impl Clustering {
-    /// Whether commands go to the nodes of a cluster (`OSSCluster`); else they all go to the endpoint
+    /// Returns true if commands go to the nodes of a cluster (`OSSCluster`), false if all go to the endpoint
     /// (`EnterpriseCluster`, `NoCluster`).
     pub fn is_cluster(&self) -> bool {
         self.is_cluster
+    }
+
+    fn one_endpoint(reason: Reason) -> Self {
+        Self {
+            is_cluster: false,
+            reason,
+        }
     }
 }
 
 impl fmt::Display for Clustering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.is_cluster {
-            true => "OSSCluster, ",
-            false => "one endpoint, ",
+        f.write_str(if self.is_cluster {
+            "OSSCluster, "
+        } else {
+            "one endpoint, "
         })?;
-        match &self.ground {
-            Ground::Configured(policy) => {
-                write!(f, "because REDIS_CLUSTERING_POLICY is {policy}")
-            }
-            Ground::Slots(1) => f.write_str("because CLUSTER SLOTS named 1 master"),
-            Ground::Slots(count) => write!(f, "because CLUSTER SLOTS named {count} masters"),
-            Ground::Refused(code) => {
+        match &self.reason {
+            Reason::Configured(policy) => write!(f, "because REDIS_CLUSTERING_POLICY is {policy}"),
+            Reason::Slots(1) => f.write_str("because CLUSTER SLOTS returned 1 primary"),
+            Reason::Slots(count) => write!(f, "because CLUSTER SLOTS returned {count} primaries"),
+            Reason::Refused(code) => {
                 write!(f, "because the server refuses CLUSTER SLOTS with {code}")
             }
-            Ground::NoSlots => f.write_str("because CLUSTER SLOTS answered with no list of slots"),
+            Reason::NoSlots => f.write_str("because CLUSTER SLOTS returned no list of slots"),
         }
     }
 }
 
-/// What is decided without asking.
+/// The decision of [`judge`].
+#[derive(Debug, PartialEq)]
+pub(super) enum Decision {
+    OneEndpoint(Clustering),
+    Cluster(Clustering, Ranges),
+}
+
+/// A reply that decides nothing.
+#[derive(Debug)]
+enum Undecided {
+    /// The connection was lost, or the reply cannot be understood.
+    NoReply,
+    /// The reason, for callers and the log.
+    Because(ConnectError),
+}
+
+/// Returns the decision that needs no reply from the server.
 pub(super) fn configured(policy: ClusteringPolicy) -> Option<Clustering> {
     match policy {
         ClusteringPolicy::Auto | ClusteringPolicy::OssCluster => None,
-        ClusteringPolicy::EnterpriseCluster | ClusteringPolicy::NoCluster => Some(Clustering {
-            is_cluster: false,
-            ground: Ground::Configured(policy),
-        }),
+        ClusteringPolicy::EnterpriseCluster | ClusteringPolicy::NoCluster => {
+            Some(Clustering::one_endpoint(Reason::Configured(policy)))
+        }
     }
 }
 
-/// Asks `seed` until there is an answer; tells `trouble` why there is none yet.
-pub(super) async fn decide(
+/// Decides by the reply to CLUSTER SLOTS; `None`: there was no reply.
+fn judge(
     policy: ClusteringPolicy,
-    seed: &Node,
-    mut trouble: impl FnMut(Option<Arc<ConnectError>>),
-) -> Decision {
-    let mut command = redis::cmd("CLUSTER");
-    command.arg("SLOTS");
-    let mut told = None;
-    loop {
-        if !seed.is_open() {
-            trouble(None); // what is wrong now is said by the node
-            seed.wait_connected().await;
-        }
-        let Some(mut connection) = seed.pick() else {
-            sleep(ASK_AGAIN_AFTER).await; // it has just ended
-            continue;
-        };
-        let trouble_now = match connection.send(&command).await {
-            Ok(Value::ServerError(error)) => {
-                let refusal = Refusal::from(&error.into());
-                match (policy, is_passing(&refusal)) {
-                    (_, true) => Some(ConnectError::Undecided {
-                        endpoint: seed.address.clone(),
-                        source: refusal,
-                    }),
-                    (ClusteringPolicy::OssCluster, false) => Some(ConnectError::NotACluster {
-                        endpoint: seed.address.clone(),
-                        source: refusal,
-                    }),
-                    (_, false) => return Decision::OneEndpoint(refused(&refusal)),
-                }
-            }
-            Ok(answer) => match cluster::read_slots(&answer, &seed.address) {
-                Some(ranges) if ranges.is_empty() => Some(ConnectError::NoMaster {
-                    endpoint: seed.address.clone(),
-                    slot: None,
-                }),
-                Some(ranges) => return cluster(policy, ranges),
-                None if policy == ClusteringPolicy::OssCluster => None,
-                None => {
-                    return Decision::OneEndpoint(Clustering {
-                        is_cluster: false,
-                        ground: Ground::NoSlots,
-                    });
-                }
-            },
-            Err(_) => None, // no answer decides nothing
-        };
-        if let Some(error) = &trouble_now {
-            let text = ErrorChain(error).to_string();
-            if told.as_ref() != Some(&text) {
-                warn!(error = text, "the clustering policy cannot be followed yet");
-                told = Some(text);
+    endpoint: &Endpoint,
+    reply: Option<Value>,
+) -> Result<Decision, Undecided> {
+    let endpoint = endpoint.clone();
+    let is_cluster = policy == ClusteringPolicy::OssCluster;
+    match reply.ok_or(Undecided::NoReply)? {
+        Value::ServerError(error) => {
+            let source = Refusal::from(&error.into());
+            if is_temporary(&source) {
+                Err(Undecided::Because(ConnectError::Undecided {
+                    endpoint,
+                    source,
+                }))
+            } else if is_cluster {
+                Err(Undecided::Because(ConnectError::NotACluster {
+                    endpoint,
+                    source,
+                }))
+            } else {
+                let code = source.code().unwrap_or_default().to_owned();
+                let clustering = Clustering::one_endpoint(Reason::Refused(code));
+                Ok(Decision::OneEndpoint(clustering))
             }
         }
-        trouble(trouble_now.map(Arc::new));
-        sleep(ASK_AGAIN_AFTER).await;
+        reply => match cluster::read_slots(&reply, &endpoint) {
+            Some(ranges) if ranges.is_empty() => {
+                let slot = None;
+                Err(Undecided::Because(ConnectError::NoPrimary {
+                    endpoint,
+                    slot,
+                }))
+            }
+            Some(ranges) => Ok(cluster_of(policy, ranges)),
+            None if is_cluster => Err(Undecided::NoReply),
+            None => {
+                let clustering = Clustering::one_endpoint(Reason::NoSlots);
+                Ok(Decision::OneEndpoint(clustering))
+            }
+        },
     }
 }
 
-/// Whether the server may answer otherwise in a moment.
-fn is_passing(refusal: &Refusal) -> bool {
+fn cluster_of(policy: ClusteringPolicy, ranges: Ranges) -> Decision {
+    let primaries: HashSet<_> = ranges.iter().map(|(_, primary)| primary).collect();
+    let reason = match policy {
+        ClusteringPolicy::Auto => Reason::Slots(primaries.len()),
+        configured => Reason::Configured(configured),
+    };
+    let clustering = Clustering {
+        is_cluster: true,
+        reason,
+    };
+    Decision::Cluster(clustering, ranges)
+}
+
+/// Returns true if the server may reply differently in a moment.
+fn is_temporary(refusal: &Refusal) -> bool {
     matches!(
         refusal.code(),
         Some("NOAUTH" | "LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN")
     )
 }
 
-fn refused(refusal: &Refusal) -> Clustering {
-    let code = refusal.code().unwrap_or_default();
-    if code == "NOPERM" {
-        warn!(
-            "this Redis user may not ask CLUSTER SLOTS, so that the cache is taken for one endpoint: if it is a cluster, \
-             allow `+cluster|slots`"
-        );
-    } else {
-        info!(error = %refusal, "the server refuses CLUSTER SLOTS");
-    }
-    Clustering {
-        is_cluster: false,
-        ground: Ground::Refused(code.to_owned()),
+/// Asks `seed` until a reply decides. Passes `report` the reason why none has yet, and `None` when there is none.
+pub(super) async fn detect(
+    policy: ClusteringPolicy,
+    seed: &Node,
+    mut report: impl FnMut(Option<Arc<ConnectError>>),
+) -> Decision {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let mut last_reported = None;
+    loop {
+        if !seed.is_open() {
+            report(None); // the node reports the reason
+            seed.wait_connected().await;
+        }
+        let Some(mut connection) = seed.pick() else {
+            sleep(ASK_AGAIN_AFTER).await; // it has just closed
+            continue;
+        };
+        let reply = connection.send(&command).await.ok();
+        let reason = match judge(policy, &seed.address, reply) {
+            Ok(decision) => {
+                log_refusal(&decision);
+                return decision;
+            }
+            Err(Undecided::NoReply) => None,
+            Err(Undecided::Because(error)) => Some(error),
+        };
+        if let Some(error) = &reason {
+            let text = ErrorChain(error).to_string();
+            if last_reported.as_ref() != Some(&text) {
+                warn!(error = text, "clustering policy not usable yet");
+                last_reported = Some(text);
+            }
+        }
+        report(reason.map(Arc::new));
+        sleep(ASK_AGAIN_AFTER).await;
     }
 }
 
-fn cluster(policy: ClusteringPolicy, ranges: Ranges) -> Decision {
-    let masters: std::collections::HashSet<_> = ranges.iter().map(|(_, master)| master).collect();
-    let ground = match policy {
-        ClusteringPolicy::Auto => Ground::Slots(masters.len()),
-        configured => Ground::Configured(configured),
-    };
-    let clustering = Clustering {
-        is_cluster: true,
-        ground,
-    };
-    Decision::Cluster(clustering, ranges)
+fn log_refusal(decision: &Decision) {
+    if let Decision::OneEndpoint(Clustering {
+        reason: Reason::Refused(code),
+        ..
+    }) = decision
+    {
+        if code == "NOPERM" {
+            warn!(
+                redis.code = code,
+                "CLUSTER SLOTS is not permitted; assuming one endpoint. If the cache is a cluster, allow `+cluster|slots`"
+            );
+        } else {
+            info!(
+                redis.code = code,
+                "CLUSTER SLOTS refused; assuming one endpoint"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(resp: &str) -> Option<Value> {
+        Some(redis::parse_redis_value(resp.as_bytes()).expect("RESP"))
+    }
+
+    /// The decision in short, or the error.
+    fn judged(policy: ClusteringPolicy, reply: Option<Value>) -> String {
+        let endpoint = Endpoint::announced("name.region.redis.azure.net", 10000);
+        match judge(policy, &endpoint, reply) {
+            Ok(Decision::OneEndpoint(clustering)) => clustering.to_string(),
+            Ok(Decision::Cluster(clustering, ranges)) => {
+                format!("{clustering}; {} ranges", ranges.len())
+            }
+            Err(Undecided::NoReply) => "no reply".to_owned(),
+            Err(Undecided::Because(ConnectError::Undecided { .. })) => "undecided".to_owned(),
+            Err(Undecided::Because(ConnectError::NotACluster { .. })) => "not a cluster".to_owned(),
+            Err(Undecided::Because(ConnectError::NoPrimary { .. })) => "no primary".to_owned(),
+            Err(Undecided::Because(other)) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_decision_follows_from_the_policy_and_the_reply() {
+        use ClusteringPolicy::{Auto, OssCluster};
+        let two = "*2\r\n\
+            *3\r\n:0\r\n:100\r\n*2\r\n$8\r\n10.0.0.4\r\n:8501\r\n\
+            *3\r\n:101\r\n:16383\r\n*2\r\n$8\r\n10.0.0.5\r\n:8501\r\n";
+        let noperm = "-NOPERM User has no permissions to run the 'cluster|slots' command\r\n";
+        let disabled = "-ERR This instance has cluster support disabled\r\n";
+        let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+        for (policy, resp, expected) in [
+            (
+                Auto,
+                two,
+                "OSSCluster, because CLUSTER SLOTS returned 2 primaries; 2 ranges",
+            ),
+            (
+                OssCluster,
+                two,
+                "OSSCluster, because REDIS_CLUSTERING_POLICY is OSSCluster; 2 ranges",
+            ),
+            (
+                Auto,
+                disabled,
+                "one endpoint, because the server refuses CLUSTER SLOTS with ERR",
+            ),
+            (OssCluster, disabled, "not a cluster"),
+            (
+                Auto,
+                noperm,
+                "one endpoint, because the server refuses CLUSTER SLOTS with NOPERM",
+            ),
+            (OssCluster, noperm, "not a cluster"),
+            (Auto, loading, "undecided"),
+            (OssCluster, loading, "undecided"),
+            (Auto, "*0\r\n", "no primary"),
+            (OssCluster, "*0\r\n", "no primary"),
+            (
+                Auto,
+                "+OK\r\n",
+                "one endpoint, because CLUSTER SLOTS returned no list of slots",
+            ),
+            (OssCluster, "+OK\r\n", "no reply"),
+        ] {
+            assert_eq!(judged(policy, reply(resp)), expected, "{policy} {resp}");
+        }
+        assert_eq!(judged(Auto, None), "no reply");
+        assert_eq!(judged(OssCluster, None), "no reply");
+    }
 }

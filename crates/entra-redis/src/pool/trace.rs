@@ -1,11 +1,10 @@
-//! What does a trace show of Redis? One span a command, its retries included, one for each sign-in, and one where a
-//! caller had to wait for a connection.
+//! Spans: one per command, its retries included, one per AUTH, and one for each wait for a connection.
 //!
-//! Names and attributes are those of OpenTelemetry's semantic conventions for database clients. What always holds: of a
-//! command only its name is told, never an argument, so that no key, value or token leaves by a span.
+//! Names and attributes are those of OpenTelemetry's semantic conventions for database clients. `server.address` is the
+//! cache's endpoint as configured; only spans of AUTH have the address of the node.
 //!
-//! What does not belong here: a node's own address. `server.address` is the cache's endpoint, as `REDIS_ENDPOINT` has it,
-//! but for sign-ins, which are each node's own.
+//! # Invariants
+//! - A span contains only a command's name, never an argument: no key, value or token leaves the process in a span.
 
 use redis::{Arg, Cmd, RedisError};
 use tracing::{Instrument, Span, field::Empty, trace_span};
@@ -18,7 +17,7 @@ use crate::{
 
 /// Azure Managed Redis and clusters have no other database.
 const NAMESPACE: &str = "0";
-/// No command of Redis' or its modules' has a longer name.
+/// The length of the longest command name of Redis and its modules, rounded up.
 const LONGEST_NAME: usize = 32;
 
 macro_rules! span {
@@ -39,7 +38,7 @@ macro_rules! span {
     };
 }
 
-/// The span of one command.
+/// Returns the span of one command.
 pub(super) fn command(endpoint: &Endpoint, command: &Cmd) -> Span {
     span!(
         endpoint,
@@ -49,8 +48,8 @@ pub(super) fn command(endpoint: &Endpoint, command: &Cmd) -> Span {
     )
 }
 
-/// The span of one AUTH, at `connect` or `reauth`.
-pub(super) fn sign_in(endpoint: &Endpoint, kind: &'static str) -> Span {
+/// Returns the span of one AUTH; `kind` is `connect` or `reauth`.
+pub(super) fn auth(endpoint: &Endpoint, kind: &'static str) -> Span {
     span!(
         endpoint,
         "AUTH",
@@ -60,7 +59,7 @@ pub(super) fn sign_in(endpoint: &Endpoint, kind: &'static str) -> Span {
     )
 }
 
-/// Waits for a connection, in a span of its own. Callers come here only where none is at hand.
+/// Waits for a connection in a span of its own. Called only if no connection is open.
 pub(super) async fn waiting<T>(
     endpoint: &Endpoint,
     connection: impl Future<Output = Result<T, Error>>,
@@ -73,12 +72,12 @@ pub(super) async fn waiting<T>(
     result
 }
 
-/// Says what code Redis answered with, where that is what failed.
-pub(super) fn answered(span: &Span, error: &RedisError) {
+/// Records the code of an error reply.
+pub(super) fn record_code(span: &Span, error: &RedisError) {
     span.record("db.response.status_code", error.code());
 }
 
-/// A command's name as it was sent, in capitals. Labels keep to a closed set; spans need not.
+/// Returns a command's name in capitals. Unlike a label's values, these need not be a closed set.
 fn name(command: &Cmd) -> String {
     let is_name = |word: &[u8]| {
         word.len() <= LONGEST_NAME
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_named_by_the_command_and_by_nothing_that_cannot_be_one() {
+    fn a_span_is_named_after_the_command_and_never_after_an_argument() {
         for (sent, named) in [
             ("set", "SET"),
             ("JSON.GET", "JSON.GET"),

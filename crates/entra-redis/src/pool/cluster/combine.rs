@@ -1,26 +1,26 @@
-//! One command on several nodes: how it is taken apart, and how the answers become one.
+//! One command on several nodes: its parts, and one reply made of theirs.
 //!
-//! The parts run side by side and are no transaction. An error of one part is the answer of the whole.
+//! The parts run concurrently and are not a transaction. An error of one part is the reply to the whole command.
 
 use std::collections::BTreeMap;
 
 use redis::{Cmd, ErrorKind, RedisError, Value};
 
+use super::super::error::Error;
 use super::{
     commands::{Combine, arguments},
     slots::slot_of,
 };
-use crate::pool::error::Error;
 
-/// What goes to one slot.
+/// The part of a command for one slot.
 pub(super) struct Part {
     pub(super) slot: u16,
     pub(super) command: Cmd,
-    /// Which of the whole command's keys these are, counted from 0.
+    /// The positions of these keys among the whole command's keys, from 0.
     keys: Vec<usize>,
 }
 
-/// Takes a command apart whose keys begin with its first argument and come every `step` arguments.
+/// Splits a command by slot. Its keys begin with the first argument and come every `step` arguments.
 pub(super) fn split(command: &Cmd, step: usize) -> Vec<Part> {
     let mut words = arguments(command).map(Option::unwrap_or_default);
     let name = words.next().unwrap_or_default();
@@ -45,36 +45,36 @@ pub(super) fn split(command: &Cmd, step: usize) -> Vec<Part> {
     parts.into_values().collect()
 }
 
-/// Makes one answer of those to `parts`, or to the same command on several nodes.
+/// Combines the replies to `parts`, or to the same command on several nodes.
 pub(super) fn combine(
     how: Combine,
-    answers: Vec<Result<Value, Error>>,
+    replies: Vec<Result<Value, Error>>,
     parts: &[Part],
 ) -> Result<Value, Error> {
-    let answers: Vec<Value> = answers.into_iter().collect::<Result<_, _>>()?;
-    let is_error = |answer: &&Value| matches!(answer, Value::ServerError(_));
-    if let Some(error) = answers.iter().find(is_error) {
+    let replies: Vec<Value> = replies.into_iter().collect::<Result<_, _>>()?;
+    let is_error = |reply: &&Value| matches!(reply, Value::ServerError(_));
+    if let Some(error) = replies.iter().find(is_error) {
         return Ok(error.clone());
     }
     match how {
-        Combine::Same => answers.into_iter().next(),
-        Combine::Sum => sum(&answers),
-        Combine::All => all(&answers),
-        Combine::Concatenation => concatenation(answers),
-        Combine::ByKey => by_key(answers, parts),
+        Combine::Same => replies.into_iter().next(),
+        Combine::Sum => sum(&replies),
+        Combine::All => all(&replies),
+        Combine::Concatenation => concatenation(replies),
+        Combine::ByKey => by_key(replies, parts),
     }
     .ok_or_else(|| {
         Error::Command(RedisError::from((
             ErrorKind::UnexpectedReturnType,
-            "the nodes' answers do not fit together",
+            "the replies of the nodes do not fit together",
         )))
     })
 }
 
-fn sum(answers: &[Value]) -> Option<Value> {
+fn sum(replies: &[Value]) -> Option<Value> {
     let mut sum = 0_i64;
-    for answer in answers {
-        let Value::Int(number) = answer else {
+    for reply in replies {
+        let Value::Int(number) = reply else {
             return None;
         };
         sum = sum.checked_add(*number)?;
@@ -82,10 +82,10 @@ fn sum(answers: &[Value]) -> Option<Value> {
     Some(Value::Int(sum))
 }
 
-fn all(answers: &[Value]) -> Option<Value> {
+fn all(replies: &[Value]) -> Option<Value> {
     let mut all: Option<Vec<i64>> = None;
-    for answer in answers {
-        let Value::Array(items) = answer else {
+    for reply in replies {
+        let Value::Array(items) = reply else {
             return None;
         };
         let numbers = items.iter().map(|item| match item {
@@ -106,10 +106,10 @@ fn all(answers: &[Value]) -> Option<Value> {
     Some(Value::Array(all?.into_iter().map(Value::Int).collect()))
 }
 
-fn concatenation(answers: Vec<Value>) -> Option<Value> {
+fn concatenation(replies: Vec<Value>) -> Option<Value> {
     let mut all = Vec::new();
-    for answer in answers {
-        let Value::Array(items) = answer else {
+    for reply in replies {
+        let Value::Array(items) = reply else {
             return None;
         };
         all.extend(items);
@@ -117,11 +117,11 @@ fn concatenation(answers: Vec<Value>) -> Option<Value> {
     Some(Value::Array(all))
 }
 
-fn by_key(answers: Vec<Value>, parts: &[Part]) -> Option<Value> {
+fn by_key(replies: Vec<Value>, parts: &[Part]) -> Option<Value> {
     let count = parts.iter().map(|part| part.keys.len()).sum();
     let mut all = vec![Value::Nil; count];
-    for (answer, part) in answers.into_iter().zip(parts) {
-        let Value::Array(items) = answer else {
+    for (reply, part) in replies.into_iter().zip(parts) {
+        let Value::Array(items) = reply else {
             return None;
         };
         if items.len() != part.keys.len() {

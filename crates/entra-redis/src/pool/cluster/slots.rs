@@ -1,6 +1,6 @@
-//! Which node serves which slot: what `CLUSTER SLOTS` answers, read and kept for the path of a request.
+//! The slot map: the reply to `CLUSTER SLOTS`, parsed and stored for fast lookup.
 //!
-//! Replicas are left out: Azure Managed Redis knows no READONLY, so nothing is ever read from one.
+//! Replicas are ignored: Azure Managed Redis does not support the READONLY command, so nothing is read from them.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -10,13 +10,13 @@ use super::super::node::Node;
 use crate::config::Endpoint;
 
 const SLOTS: u16 = 16384;
-/// The index of a slot that nobody serves.
-const NOBODY: u16 = u16::MAX;
+/// The index of a slot without a primary.
+const UNSERVED: u16 = u16::MAX;
 
-/// Slots and the address of their master.
+/// Slots and the address of their primary.
 pub(in crate::pool) type Ranges = Vec<(RangeInclusive<u16>, Endpoint)>;
 
-/// The slot of a key: CRC16 of it, or of what stands between its first braces (Redis Cluster specification, "Key
+/// Returns the slot of a key: CRC16 of the key, or of the part between its first braces (Redis Cluster specification, "Key
 /// distribution model").
 pub(super) fn slot_of(key: &[u8]) -> u16 {
     const XMODEM: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
@@ -30,8 +30,8 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     (close > 0).then(|| &rest[..close])
 }
 
-/// Reads the answer to `CLUSTER SLOTS`; `None` where it is none. A node that does not know its own address says nothing
-/// in its place, which means the address that was asked; one that is unknown (`?`) is left out.
+/// Parses the reply to `CLUSTER SLOTS`; `None` if it is not a list of slots. A node that does not know its own address
+/// reports an empty one, which stands for the address that was asked; a node with an unknown address (`?`) is skipped.
 pub(in crate::pool) fn read(answer: &Value, asked: &Endpoint) -> Option<Ranges> {
     let Value::Array(entries) = answer else {
         return None;
@@ -44,13 +44,13 @@ pub(in crate::pool) fn read(answer: &Value, asked: &Endpoint) -> Option<Ranges> 
         let [
             Value::Int(first),
             Value::Int(last),
-            Value::Array(master),
+            Value::Array(primary),
             ..,
         ] = &parts[..]
         else {
             return None;
         };
-        let [host, Value::Int(port), ..] = &master[..] else {
+        let [host, Value::Int(port), ..] = &primary[..] else {
             return None;
         };
         let slot = |slot: &i64| u16::try_from(*slot).ok().filter(|slot| *slot < SLOTS);
@@ -71,8 +71,8 @@ pub(in crate::pool) fn read(answer: &Value, asked: &Endpoint) -> Option<Ranges> 
     Some(ranges)
 }
 
-/// The address in `MOVED slot host:port` and `ASK slot host:port`, as the node `asked` means it. IPv6 addresses come
-/// without brackets.
+/// Returns the address in `MOVED slot host:port` and `ASK slot host:port`; an empty host stands for the host of the node
+/// that was `asked`. IPv6 addresses have no brackets.
 pub(super) fn redirected(details: &str, asked: &Endpoint) -> Option<Endpoint> {
     let (_, address) = details.split_once(' ')?;
     let (host, port) = address.trim_end().rsplit_once(':')?;
@@ -86,15 +86,15 @@ pub(super) fn redirected(details: &str, asked: &Endpoint) -> Option<Endpoint> {
 /// Nodes by slot.
 #[derive(Default)]
 pub(super) struct Map {
-    /// Which of `nodes` serves each slot; empty at first.
+    /// For each slot the index of its primary in `nodes`; empty at first.
     owners: Box<[u16]>,
     pub(super) nodes: Vec<Arc<Node>>,
 }
 
 impl Map {
-    /// `ranges` with the node of each address.
+    /// Returns the map of `ranges`, with the node of each address.
     pub(super) fn new(ranges: &Ranges, mut node: impl FnMut(&Endpoint) -> Arc<Node>) -> Self {
-        let mut owners = vec![NOBODY; usize::from(SLOTS)].into_boxed_slice();
+        let mut owners = vec![UNSERVED; usize::from(SLOTS)].into_boxed_slice();
         let mut nodes: Vec<Arc<Node>> = Vec::new();
         for (slots, address) in ranges {
             let known = nodes.iter().position(|node| node.address == *address);
@@ -102,7 +102,7 @@ impl Map {
                 nodes.push(node(address));
                 nodes.len() - 1
             });
-            let index = u16::try_from(index).unwrap_or(NOBODY); // a cluster has at most one master a slot
+            let index = u16::try_from(index).unwrap_or(UNSERVED); // a cluster has at most one primary per slot
             for slot in slots.clone() {
                 owners[usize::from(slot)] = index;
             }
@@ -110,7 +110,7 @@ impl Map {
         Self { owners, nodes }
     }
 
-    /// The master of a slot.
+    /// Returns the primary of a slot.
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
         let index = self.owners.get(usize::from(slot))?;
         self.nodes.get(usize::from(*index))
@@ -127,8 +127,8 @@ mod tests {
 
     fn entry(first: i64, last: i64, host: Value, port: i64) -> Value {
         let replica = Value::Array(vec![bulk("10.0.0.9"), Value::Int(8509)]);
-        let master = Value::Array(vec![host, Value::Int(port), bulk("id")]);
-        Value::Array(vec![Value::Int(first), Value::Int(last), master, replica])
+        let primary = Value::Array(vec![host, Value::Int(port), bulk("id")]);
+        Value::Array(vec![Value::Int(first), Value::Int(last), primary, replica])
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn masters_are_read_with_their_slots() {
+    fn primaries_are_read_with_their_slots() {
         let asked = Endpoint::announced("name.region.redis.azure.net", 10000);
         let answer = Value::Array(vec![
             entry(0, 8191, bulk("10.0.0.4"), 8501),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_slots_is_refused() {
+    fn a_reply_that_is_not_a_list_of_slots_is_refused() {
         let asked = Endpoint::announced("localhost", 1);
         for answer in [
             Value::Okay,

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::super::{
     error::Error,
     instruments,
-    trace::{answered, sign_in},
+    trace::{auth as auth_span, record_code},
 };
 use crate::{config::Endpoint, identity::Token, secret::Secret, trace};
 
@@ -36,7 +36,7 @@ pub(super) async fn authenticate(
     timeout: Duration,
 ) -> RedisResult<()> {
     session.set_response_timeout(timeout);
-    let span = sign_in(address, kind);
+    let span = auth_span(address, kind);
     let answer: RedisResult<()> = auth
         .query_async(&mut session)
         .instrument(span.clone())
@@ -44,7 +44,7 @@ pub(super) async fn authenticate(
     let outcome = match &answer {
         Ok(()) => "success",
         Err(error) => {
-            answered(&span, error);
+            record_code(&span, error);
             trace::failed(&span, Error::of(error.clone()).label());
             "failure"
         }

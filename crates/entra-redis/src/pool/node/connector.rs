@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{
-    super::error::{ConnectError, Refusal, Step},
+    super::error::{ConnectError, ConnectStep, Refusal},
     auth,
     connection::{CloseReason, ConnectionState, NodeConnection},
     reauth::{ReauthQueue, Reauthenticator},
@@ -73,25 +73,31 @@ impl Connector {
         let (mut tokens, token) = self.newest_token()?;
         let resolving = resolve(&self.address);
         let addresses = self
-            .within_timeout(started, Step::Resolve, resolving)
+            .within_timeout(started, ConnectStep::Resolve, resolving)
             .await?;
         let dialing = dial(&self.address, &addresses);
-        let tcp = self.within_timeout(started, Step::Dial, dialing).await?;
+        let tcp = self
+            .within_timeout(started, ConnectStep::Dial, dialing)
+            .await?;
         let connection = match &self.access.tls {
             None => {
                 let opening = self.open_session(tcp, token.as_deref());
-                self.within_timeout(started, Step::SignIn, opening).await?
+                self.within_timeout(started, ConnectStep::Authenticate, opening)
+                    .await?
             }
             Some(config) => {
                 let handshake = handshake(&self.access.endpoint, &self.address, config, tcp);
-                let stream = self.within_timeout(started, Step::Tls, handshake).await?;
+                let stream = self
+                    .within_timeout(started, ConnectStep::Tls, handshake)
+                    .await?;
                 // The handshake took time, in which the token may have expired or a newer one arrived.
                 let token = match &mut tokens {
                     Some(tokens) => Some(tokens.newest().ok_or(ConnectError::NoToken)?),
                     None => token,
                 };
                 let opening = self.open_session(stream, token.as_deref());
-                self.within_timeout(started, Step::SignIn, opening).await?
+                self.within_timeout(started, ConnectStep::Authenticate, opening)
+                    .await?
             }
         };
         self.start_task(&connection, tokens);
@@ -108,7 +114,7 @@ impl Connector {
     async fn within_timeout<T>(
         &self,
         started: Instant,
-        step: Step,
+        step: ConnectStep,
         work: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         let limit = self.access.connect_timeout;
@@ -228,7 +234,7 @@ impl Connector {
     }
 
     fn auth_error(&self, error: &RedisError) -> ConnectError {
-        ConnectError::SignIn {
+        ConnectError::Authenticate {
             endpoint: self.address.clone(),
             source: Refusal::from(error),
         }
@@ -299,11 +305,11 @@ mod tests {
             };
             connector.within_timeout(started, step, work).await
         };
-        assert!(step(Step::Resolve, 3).await.is_ok());
-        let error = step(Step::Dial, 3).await;
+        assert!(step(ConnectStep::Resolve, 3).await.is_ok());
+        let error = step(ConnectStep::Dial, 3).await;
         let is_named = matches!(
             error,
-            Err(ConnectError::TimedOut { step: Step::Dial, limit: of_all, .. }) if of_all == limit
+            Err(ConnectError::TimedOut { step: ConnectStep::Dial, limit: of_all, .. }) if of_all == limit
         );
         assert!(is_named, "{error:?}");
         assert_eq!(started.elapsed(), limit);
@@ -318,7 +324,7 @@ mod tests {
         let is_named = matches!(
             error,
             Err(ConnectError::TimedOut {
-                step: Step::SignIn,
+                step: ConnectStep::Authenticate,
                 ..
             })
         );

@@ -1,4 +1,4 @@
-//! Keeps the map of a cluster fresh: asks for the slots when somebody doubts it, and now and then.
+//! Slot refresh: reads the slot map from the cluster when it may be old, and periodically.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -17,45 +17,45 @@ use crate::{
     pool::node::{connection::NodeConnection, maintainer::Availability},
 };
 
-/// How often the cluster is asked though nobody doubts the map: a node that left is forgotten, a new one is opened
-/// before a command needs it.
-pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(30);
+/// Time between two slot refreshes without a reason: a node that left is closed, a new one is opened before a command
+/// needs it.
+pub(super) const SLOT_REFRESH_EVERY: Duration = Duration::from_secs(30);
 
-/// The least time between two surveys: slots on their way bring a redirection each.
-const SURVEY_PAUSE: Duration = Duration::from_millis(50);
+/// The least time between two slot refreshes: while slots move, each causes a redirection.
+const SLOT_REFRESH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Nodes asked at the same time; the first answer counts.
+/// Nodes that are asked at the same time; the first answer counts.
 const NODES_ASKED: usize = 3;
 
-/// A node that is not in the map is closed when it cannot be reached, or when nothing named it for this long: slots may
-/// be on their way to a new one, which serves none at first and is named by redirections alone.
+/// A node that is not in the slot map is closed when it is unreachable, or when nothing has named it for this long: while
+/// slots move to a new node, it serves none at first and only redirections name it.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 impl Cluster {
-    /// Surveys until dropped.
-    pub(in crate::pool) async fn survey(&self) -> std::convert::Infallible {
+    /// Refreshes the slot map until dropped.
+    pub(in crate::pool) async fn refresh_slots(&self) -> std::convert::Infallible {
         let mut was_answered = true;
         loop {
             tokio::select! {
-                () = self.doubt.notified() => {}
-                () = sleep(SURVEY_EVERY) => {}
+                () = self.slots_are_old.notified() => {}
+                () = sleep(SLOT_REFRESH_EVERY) => {}
             }
             let ranges = self.ask().await;
             match (&ranges, was_answered) {
-                (None, true) => warn!("no node of the cluster says who serves which slot"),
-                (Some(_), false) => info!("the cluster says again who serves which slot"),
+                (None, true) => warn!("slot map refresh failed: no node answered CLUSTER SLOTS"),
+                (Some(_), false) => info!("slot map refreshed"),
                 _ => {}
             }
             was_answered = ranges.is_some();
             if let Some(ranges) = &ranges {
                 self.adopt(ranges);
             }
-            self.news.send_replace(was_answered);
-            sleep(SURVEY_PAUSE).await;
+            self.refreshes.send_replace(was_answered);
+            sleep(SLOT_REFRESH_PAUSE).await;
         }
     }
 
-    /// Who serves what, as the first of a few nodes says; `None` if none of them does in time.
+    /// Returns the first answer of a few nodes to CLUSTER SLOTS; `None` if none of them answers in time.
     async fn ask(&self) -> Option<Ranges> {
         let mut nodes = self.nodes();
         fastrand::shuffle(&mut nodes);
@@ -65,7 +65,7 @@ impl Cluster {
             .filter_map(|node| Some((node.pick()?, node.address.clone())));
         let mut asked = JoinSet::new();
         for (connection, address) in open.take(NODES_ASKED) {
-            asked.spawn(timeout(self.patience, slots_of(connection, address)));
+            asked.spawn(timeout(self.acquire_timeout, slots_of(connection, address)));
         }
         while let Some(answer) = asked.join_next().await {
             if let Ok(Ok(Some(ranges))) = answer {
@@ -75,7 +75,7 @@ impl Cluster {
         None
     }
 
-    /// Takes over who serves what: opens the nodes that are new and closes those that nothing names any more.
+    /// Adopts a slot map: opens new nodes and closes those that nothing names any more.
     pub(super) fn adopt(&self, ranges: &Ranges) {
         let mut members = self.members();
         let before: HashSet<Endpoint> = self.addresses();
@@ -83,17 +83,18 @@ impl Cluster {
         self.map.store(map.into());
         let now = self.addresses();
         if before != now {
-            info!(redis.nodes = ?now.iter().map(ToString::to_string).collect::<Vec<_>>(), "the cluster's masters");
+            let primaries: Vec<_> = now.iter().map(ToString::to_string).collect();
+            info!(redis.primaries = ?primaries, "primaries of the cluster changed");
         }
         members.retain(|address, member| {
             let is_failing = matches!(
-                *member.running.node.availability.borrow(),
+                *member.handle.node.availability.borrow(),
                 Availability::Failing(_)
             );
             let stays =
                 now.contains(address) || (member.named.elapsed() < FORGET_AFTER && !is_failing);
             if !stays {
-                debug!(redis.node = %address, "a node is no part of the cluster any more");
+                debug!(server.address = %address, "node left the cluster");
             }
             stays
         });

@@ -98,10 +98,11 @@ impl Maintainer {
                         () = wake_maintainer.notified() => {}
                     }
                 }
-                Action::Open => match self.open_connection().await {
-                    Ok(()) => {}
-                    Err(PoolClosed) => return,
-                },
+                Action::Open => {
+                    if let Err(PoolClosed) = self.open_connection().await {
+                        return;
+                    }
+                }
             }
         }
     }

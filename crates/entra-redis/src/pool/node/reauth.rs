@@ -34,10 +34,10 @@ use crate::{config::Endpoint, identity::Tokens};
 const STAGGER_SHARE: f64 = 0.05;
 const STAGGER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The back-off between attempts, doubled with each refusal; the jitter takes up to half of it.
+/// The backoff between attempts, doubled with each refusal; the jitter takes up to half of it.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// The longest back-off as a share of the remaining life of the connection's own token.
+/// The longest backoff as a share of the remaining life of the connection's own token.
 const RETRY_SHARE: f64 = 0.25;
 
 /// The longest wait for the other connections as a share of the remaining life of the connection's own token.

@@ -1,11 +1,11 @@
-"""What Azure publishes, as text, and names looked up in it: for what is written here for Azure, without Azure.
+"""Lookups of names in Azure's published models, for checking this repository's Azure files without Azure.
 
-Azure accepts a misspelt name without a word, or refuses it after ten minutes. So every name is looked up in the models of
-Azure's own Python SDK, of the very API versions that the files name, and every command is read by the Azure CLI's own
-parser. The Bicep compiler is in none of the registries that this repository builds from, so syntax is checked by two
-independent parsers, and references here. What is installed is in target/azure.
+Azure silently accepts a misspelt name or rejects it after ten minutes. So every name is looked up in the models of Azure's
+own Python SDK, of exactly the API versions that the files use, and every command is parsed by the Azure CLI's own parser.
+The Bicep compiler is in none of the registries that this repository builds from, so syntax is checked by two independent
+parsers, and references here. The packages are installed in target/azure.
 
-Named apart from `azure`, which is the SDK's own package. What does not belong here: what one script alone needs to know.
+The module is not named `azure`, because that is the SDK's package. Code that only one script needs does not belong here.
 """
 
 import ast
@@ -25,7 +25,7 @@ from support import ROOT, TARGET, Failed
 
 HOME = TARGET / "azure"
 
-# Parsers, and what the Azure CLI needs to read a command line; no more, since all of it has 700 MB.
+# Parsers, and the packages that the Azure CLI needs to parse a command line; all of the CLI has 700 MB.
 INSTALLED = """
     lark==1.3.1 pycep-parser==0.7.1 regex==2026.11.19 tree-sitter==0.26.1 tree-sitter-bicep==1.1.0 PyYAML==6.0.4
     argcomplete==3.5.3 azure-cli-core==2.91.0 azure-cli-telemetry==1.1.0 azure-common==1.1.28 azure-core==1.39.0
@@ -37,7 +37,7 @@ INSTALLED = """
     packaging==26.3 portalocker==2.10.1 Pygments==2.21.0 python-dateutil==2.9.0.post0 requests-oauthlib==2.0.0
     requests==2.34.2 semver==3.0.4 six==1.17.0 typing_extensions==4.16.0 urllib3==2.8.0 websocket-client==1.8.0
 """.split()
-# Read as they are, never imported: the models are plain text to these scripts.
+# Read as text and never imported.
 WHEELS = """
     azure-cli==2.91.0 azure-mgmt-appcontainers==5.1.0 azure-mgmt-applicationinsights==4.1.0
     azure-mgmt-authorization==4.0.0 azure-mgmt-containerregistry==15.0.0 azure-mgmt-containerservice==41.6.0
@@ -45,7 +45,7 @@ WHEELS = """
     azure-mgmt-privatedns==2.0.0 azure-mgmt-prometheusrulegroups==1.0.0 azure-mgmt-redisenterprise==3.1.0
 """.split()
 CLI_MODULES = ["acr", "acs", "containerapp", "identity", "profile", "resource", "util"]
-# What those import without an import at their top.
+# Modules that those import inside functions.
 CLI_HELPERS = ["appservice", "role"]
 
 # The model of each type of resource: package, folder where a package has several API versions, class.
@@ -76,13 +76,13 @@ RESOURCES = {
     "Microsoft.Network/virtualNetworks": ("network", "", "VirtualNetwork"),
     "Microsoft.OperationalInsights/workspaces": ("loganalytics", "", "Workspace"),
 }
-# The model of its properties where the one above does not tell which must be there.
+# The model of a resource's properties, if the one above does not mark the required ones.
 PROPERTIES = {"Microsoft.Cache/redisEnterprise": "ClusterCreateProperties"}
-# Values that stand in no enum of the SDK, and that az itself sends.
+# Values that are in no enum of the SDK but that az itself sends.
 BEYOND = {"Microsoft-PrometheusMetrics"}
-# What a call on a resource answers.
+# The results of functions called on a resource.
 ANSWERS = {("Microsoft.OperationalInsights/workspaces", "listKeys()"): "SharedKeys"}
-# What Bicep itself knows beside the properties of a resource, and its functions that are used.
+# Bicep's own keys of a resource besides its properties, and the functions in use.
 OF_BICEP = {"name", "parent", "scope", "dependsOn"}
 FUNCTIONS = {
     "empty", "guid", "items", "json", "resourceGroup", "startsWith", "string", "subscriptionResourceId", "uniqueString"}
@@ -96,11 +96,11 @@ def check(what, findings):
 
 
 def install():
-    """An environment of its own, made anew when a version above changes; then the script again, inside it."""
+    """Creates a separate environment, again when a version above changes, and restarts the script in it."""
     if pathlib.Path(sys.prefix) == HOME:
         return
     wanted = hashlib.sha256(repr((INSTALLED, WHEELS, CLI_MODULES, CLI_HELPERS, sys.version)).encode()).hexdigest()
-    # All pinned above, so nothing is resolved; compiled when used, since most of it never is.
+    # All versions are pinned, so nothing is resolved; modules are compiled on use, since most are never used.
     support.environment(HOME.name, INSTALLED, "--no-deps", "--no-compile")
     stamp = HOME / "stamp"
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -121,8 +121,8 @@ def wheel(name):
 
 
 class Models:
-    """The classes of one package of the SDK, read without importing it: a package imports in seconds, a class reads in
-    none. Both generations are known: _attribute_map of msrest, and rest_field."""
+    """The classes of one package of the SDK, parsed without importing it, because an import takes seconds. Both generations
+    are supported: _attribute_map of msrest, and rest_field."""
 
     def __init__(self, package, folder):
         self.sources, self.made = {}, {}
@@ -132,7 +132,7 @@ class Models:
                     self.sources[re.match(r"class (\w+)", source)[1]] = source
 
     def get(self, name):
-        """What a class has: its fields by their name on the wire, or the set of an enum's values; None for neither."""
+        """The fields of a class by their name on the wire, or the set of an enum's values; None for neither."""
         if name not in self.made and name in self.sources:
             [node] = ast.parse(self.sources[name]).body[:1]
             bases = [ast.unparse(base) for base in node.bases]
@@ -162,7 +162,7 @@ class Models:
         tables = {
             part.targets[0].id: ast.literal_eval(part.value) for part in node.body
             if isinstance(part, ast.Assign) and part.targets[0].id in ("_attribute_map", "_validation")}
-        # In the map an enum is a str; the constructor tells which.
+        # In the map an enum is a str; the constructor has its type.
         made = [one for part in node.body if getattr(part, "name", "") == "__init__" for one in part.args.kwonlyargs]
         kinds = {one.arg: one.annotation for one in made if "Union[str, " in ast.unparse(one)}
         fields = {}
@@ -172,7 +172,7 @@ class Models:
             field = Field(self, kind, rules.get("required", False), rules.get("readonly", False))
             *outer, last = [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", entry["key"])]
             inside = fields
-            for part in outer:  # properties.x: flattened in Python, not on the wire
+            for part in outer:  # properties.x is flattened in Python, but not on the wire
                 inside = inside.setdefault(part, Field(self, {}, False, False)).kind
             inside[last] = field
         return fields
@@ -188,7 +188,7 @@ class Field:
         if isinstance(kind, dict):
             return "object", kind
         if isinstance(kind, ast.AST):
-            kind = ast.unparse(kind).replace("_models.", "").replace("'", "")  # then in the words of _attribute_map
+            kind = ast.unparse(kind).replace("_models.", "").replace("'", "")  # then in the notation of _attribute_map
             for old, new in (
                 (r"Optional\[(.*)\]$", r"\1"), (r"Union\[str, (.*?)\]", r"\1"),
                 (r"[Ll]ist\[(.*)\]$", r"[\1]"), (r"[Dd]ict\[str, (.*)\]$", r"{\1}"),
@@ -225,7 +225,7 @@ class Sdk:
         return self.opened[package, folder]
 
     def speaks(self, resource, version):
-        """Whether the models are those of this API version, which stands in the package's requests."""
+        """Returns whether the models are those of this API version, which is in the package's requests."""
         package, folder, _ = RESOURCES[resource]
         if folder:
             return folder == "v" + version.replace("-", "_")
@@ -235,7 +235,7 @@ class Sdk:
 
 
 class Unknown(str):
-    """A value that only the deployment knows; its text is the expression."""
+    """A value that is known only during deployment; its text is the expression."""
 
 
 class Either(list):
@@ -243,7 +243,7 @@ class Either(list):
 
 
 def walk(value, field, path, findings):
-    """Looks up every name, type, enum's value and required property below this one."""
+    """Looks up every name, type, enum value and required property below this one."""
     if isinstance(value, Either):
         for one in value:
             walk(one, field, path, findings)
@@ -259,7 +259,7 @@ def walk(value, field, path, findings):
             if name not in inner:
                 findings.append(f"{path}.{name}: no such property")
             elif inner[name].only_read:
-                findings.append(f"{path}.{name}: is only for reading")
+                findings.append(f"{path}.{name}: is read-only")
             else:
                 walk(part, inner[name], f"{path}.{name}", findings)
         findings += [f"{path}.{name}: is missing" for name, one in inner.items() if one.required and name not in value]
@@ -271,7 +271,7 @@ def walk(value, field, path, findings):
             walk(part, inner, f"{path}[{name}]", findings)
     elif kind == "enum":
         if value not in inner and value not in BEYOND:
-            findings.append(f"{path}: {value!r} is none of {', '.join(sorted(inner))}")
+            findings.append(f"{path}: {value!r} is not one of {', '.join(sorted(inner))}")
     else:
         types = {"str": str, "int": int, "float": (int, float), "bool": bool}[kind]
         if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
@@ -282,7 +282,7 @@ def walk(value, field, path, findings):
 
 
 class Bicep:
-    """A file as its declarations, and its expressions as values."""
+    """A Bicep file: its declarations, and its expressions as values."""
 
     def __init__(self, text):
         import tree_sitter
@@ -316,13 +316,13 @@ class Bicep:
         return node.text.decode()
 
     def value(self, node, known=None):
-        """With what is known, one value; without, both sides of each condition and Unknown where it is not written."""
+        """The value of an expression: one value if `known` is given; otherwise both sides of each condition, and Unknown."""
         parts, source = [one for one in node.named_children if one.type != "comment"], self.source(node)
         if known and source in known:
             return known[source]
         if node.type == "object":
             return {self.key(name, known): self.value(value, known) for name, value in map(self.pair, parts)}
-        if node.type == "for_statement":  # one of them stands for all
+        if node.type == "for_statement":  # one element represents all
             return [self.value(parts[-1], known)]
         if node.type == "array":
             return [self.value(one, known) for one in parts]
@@ -374,18 +374,18 @@ def check_syntax(text):
 
     bicep, findings = Bicep(text), []
     for node in bicep.every("ERROR"):
-        findings.append(f"line {node.start_point[0] + 1}: not Bicep: {bicep.source(node)[:60]}")
+        findings.append(f"line {node.start_point[0] + 1}: not valid Bicep: {bicep.source(node)[:60]}")
     if bicep.tree.has_error and not findings:
-        findings.append("something is missing at the end of a line or block")
+        findings.append("incomplete line or block")
     try:
         pycep.BicepParser().parse(text=text)
-    except Exception as error:  # of whatever kind the parser raises
+    except Exception as error:  # the parser raises various kinds
         findings.append(str(error).partition("\n")[0])
     return findings
 
 
 def check_references(text):
-    """What a compiler would say of names: declared, used, and known when they are needed."""
+    """Checks names as a compiler would: declared, used, and known when they are needed."""
     bicep, findings = Bicep(text), []
     declared = {*bicep.params, *bicep.variables, *bicep.resources}
     declared |= {bicep.source(node.named_children[0]) for node in bicep.every("for_statement")}
@@ -408,7 +408,7 @@ def check_references(text):
                 findings.append(f"{symbol}.{part}: must be known before anything is deployed")
         for node in (bicep.property(body, "dependsOn") or body).named_children:
             if node.type not in ("object_property", "comment") and bicep.source(node) not in bicep.resources:
-                findings.append(f"{symbol}.dependsOn: {bicep.source(node)} is no resource")
+                findings.append(f"{symbol}.dependsOn: {bicep.source(node)} is not a resource")
         if bicep.types[symbol][0].count("/") > 1 and not bicep.property(body, "parent"):
             findings.append(f"{symbol}: has no parent")
     return findings
@@ -419,7 +419,7 @@ def check_resources(text, sdk):
     for symbol, body in bicep.resources.items():
         resource, version = bicep.types[symbol]
         if resource not in RESOURCES:
-            findings.append(f"{symbol}: {resource} is none of those whose models this script has")
+            findings.append(f"{symbol}: {resource} has no model in this script")
             continue
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", version) or not sdk.speaks(resource, version):
             findings.append(f"{symbol}: {version} is not the API version of the models, {RESOURCES[resource][0]}")
@@ -442,7 +442,7 @@ def existing(bicep, body):
 
 
 def follow(bicep, node, sdk, findings):
-    """Looks up what is read of another resource: redis.properties.hostName."""
+    """Looks up a property that is read from another resource, such as redis.properties.hostName."""
     symbol, *steps = bicep.source(node).split(".")
     if symbol not in bicep.resources:
         return
@@ -476,7 +476,7 @@ def differences(one, other, path=""):
 
 
 def commands(code):
-    """Every `az …` of shell code, as words."""
+    """Every `az …` command in shell code, as words."""
     found = []
     for line in re.findall(r"(?:^|[\s(])(az [a-z].*)$", re.sub(r"\\\n *", "", code), re.MULTILINE):
         words = shlex.split(line, comments=True)
@@ -487,12 +487,12 @@ def commands(code):
 
 
 def comments(text):
-    """The shell code in comments: what is indented there, behind the word in capitals that it is for."""
+    """The shell code in comments: indented text, after the word in capitals that it explains."""
     return "\n".join(re.findall(r"^(?:#|//) {3,}(?:[A-Z_]+ +)?((?:az|--).*)$", text, re.MULTILINE))
 
 
 def section(text, about):
-    """A chapter of a text in Markdown."""
+    """A section of a Markdown text."""
     found = re.search(rf"^(#+) [^\n]*\b{about}\b[^\n]*\n(.*?)(?=^\1 |\Z)", text, re.MULTILINE | re.DOTALL)
     if not found:
         raise Failed(f"the README has no section about {about}")
@@ -500,13 +500,13 @@ def section(text, about):
 
 
 def shell(text):
-    """The shell code in Markdown: in blocks, and the commands with options in its sentences."""
+    """The shell code in Markdown: blocks, and commands with options within sentences."""
     blocks = [code for language, code in documents.blocks(text) if language in documents.SHELLS]
     return "\n".join([*blocks, *(one for one in documents.in_sentences(text) if re.match("az .* --", one))])
 
 
 class Az:
-    """The Azure CLI's own parser, stopped as soon as it has read a command line."""
+    """The Azure CLI's own parser, stopped as soon as it has parsed a command line."""
 
     class Parsed(BaseException):
         pass
@@ -515,7 +515,7 @@ class Az:
         pass
 
     def __init__(self):
-        # Nothing of the user's own az, and no word to anybody.
+        # No settings of the user's own az, and no telemetry.
         os.environ["AZURE_CONFIG_DIR"] = str(HOME / "az")
         os.environ["AZURE_CORE_COLLECT_TELEMETRY"] = "no"
         from azure.cli.core import AzCli, MainCommandsLoader
@@ -558,11 +558,11 @@ class Az:
             return None
         except self.Refused as refused:
             return str(refused).partition("\n")[0]
-        return f"was not read: {said.getvalue()}"
+        return f"was not parsed: {said.getvalue()}"
 
 
 def check_commands(found, az, texts):
-    """With the text of each Bicep file by its path: parameters and outputs are looked up there."""
+    """Checks commands; `texts` has each Bicep file by its path, to look up parameters and outputs."""
     files, findings = {path: Bicep(text) for path, text in texts.items()}, []
     outputs = {name for bicep in files.values() for name in bicep.outputs}
     for words in found:

@@ -1,8 +1,8 @@
-"""What the documents tell a person to type to Helm and kubectl, without a cluster.
+"""Checks of the Helm and kubectl commands in the documents, without a cluster.
 
-Each `helm install` is rendered with its very arguments; every other command must speak of what comes of it: release,
-namespace, object, port. Helm and kubectl themselves read each command, and stop where the cluster would be. That they do in
-a cluster what is said is tests/kind's to show.
+Each `helm install` is rendered with its exact arguments; every other command must refer to a release, namespace, object and
+port that the chart creates. Helm and kubectl themselves parse each command and stop at the missing cluster. tests/kind runs
+the commands in a cluster.
 """
 
 import os
@@ -16,13 +16,13 @@ import documents
 import support
 from support import ROOT, Failed
 
-# What a shell would put in; anything of the right shape.
+# Values for the shell's variables; any value of the right form will do.
 VARIABLES = {
     "CLIENT_ID": "11111111-1111-1111-1111-111111111111", "output clientId": "11111111-1111-1111-1111-111111111111",
     "REDIS_HOST": "name.region.redis.azure.net", "output redisEndpoint": "name.region.redis.azure.net:10000",
     "REGISTRY_NAME": "registry", "output registry": "registry.azurecr.io", "TAG": "abcdef0",
     "NAMESPACE": "entra-redis"}
-# Nobody listens there.
+# A configuration with an address on which nothing listens.
 NOWHERE = """
 apiVersion: v1
 kind: Config
@@ -30,13 +30,13 @@ clusters: [{name: none, cluster: {server: "http://127.0.0.1:9"}}]
 contexts: [{name: none, context: {cluster: none}}]
 current-context: none
 """
-# Of resources that the chart asks the cluster for; of no consequence to the others.
+# Capabilities that the chart requires of the cluster for some resources.
 RENDERED = ("--kube-version", "1.37.0", "--api-versions", "azmonitoring.coreos.com/v1")
 KINDS = {"deployment": "Deployment", "service": "Service"}
 
 
 def words(command):
-    """A command's words, with the variables of the shell and the words in capitals filled in."""
+    """A command's words, with the shell's variables and the words in capitals replaced."""
     command = re.sub(r"\$\((output \w+)\)|\$(\w+)", lambda name: VARIABLES.get(name[1] or name[2], name[0]), command)
     return shlex.split(re.sub(r"=CLIENT_ID\b", f"={VARIABLES['CLIENT_ID']}", command))
 
@@ -46,7 +46,7 @@ def after(line, option):
 
 
 def ports(made):
-    """The ports that can be forwarded of an object."""
+    """The ports of an object that can be forwarded."""
     if made["kind"] == "Service":
         return {str(port["port"]) for port in made["spec"]["ports"]}
     containers = made["spec"]["template"]["spec"]["containers"]
@@ -54,7 +54,7 @@ def ports(made):
 
 
 class Reader:
-    """Helm, kubectl and the service's own binary, as far as they come without a cluster."""
+    """Helm, kubectl and the service's own binary, run without a cluster."""
 
     def __init__(self, helm, binary):
         support.install(("kubectl", "kubernetes-client"))
@@ -72,12 +72,12 @@ class Reader:
         return self.known[line]
 
     def refuses(self, line):
-        """What it says against a command other than that there is no cluster."""
+        """The error of a command, or None if the only error is the missing cluster."""
         said = self.run(*line).stderr.strip()
-        return None if re.search(r"127\.0\.0\.1:9\b.*refused", said) else said.partition("\n")[0] or "it ended without a word"
+        return None if re.search(r"127\.0\.0\.1:9\b.*refused", said) else said.partition("\n")[0] or "it exited without a message"
 
     def rendered(self, line):
-        """What a `helm install` makes, by kind and name; or what is wrong."""
+        """The objects of a `helm install` by kind and name, or its error."""
         import yaml
 
         ran = self.run("helm", "template", *line[2:], *RENDERED)
@@ -100,49 +100,49 @@ def check_document(text, reader):
                 yield f"{' '.join(line)}: {wrong}"
             installs[line[2], after(line, "--namespace")] = line, made or {}
     for line in lines:
-        told = " ".join(line)
+        command = " ".join(line)
         if wrong := reader.refuses(line):
-            yield f"{told}: {wrong}"
+            yield f"{command}: {wrong}"
         namespace = after(line, "--namespace")
         if line[0] == "helm":
             if (line[2], namespace) not in installs:
-                yield f"{told}: no such release is installed in that namespace"
+                yield f"{command}: no such release is installed in that namespace"
             elif line[1] == "upgrade":
                 sets = [part for one, value in zip(line, line[1:]) if one == "--set" for part in (one, value)]
                 if wrong := reader.rendered([*installs[line[2], namespace][0], *sets])[1]:
-                    yield f"{told}: {wrong}"
+                    yield f"{command}: {wrong}"
             continue
         here = [made for (_, one), (_, made) in installs.items() if one == namespace]
         if not here:
-            yield f"{told}: nothing is installed in its namespace, {namespace}"
+            yield f"{command}: nothing is installed in its namespace, {namespace}"
             continue
         targets = [re.fullmatch(r"(deployment|service|pod)/(.+)", word) for word in line]
         for kind, name in (target.groups() for target in targets if target):
             found = next((made[KINDS[kind], name] for made in here if (KINDS[kind], name) in made), None)
             if not found:
-                yield f"{told}: the chart makes no {kind} {name}"
+                yield f"{command}: the chart creates no {kind} {name}"
             elif line[1] == "port-forward" and line[-1].rpartition(":")[2] not in ports(found):
-                yield f"{told}: port {line[-1]} is none of {sorted(ports(found))}"
+                yield f"{command}: port {line[-1]} is not one of {sorted(ports(found))}"
         if line[1] in ("exec", "logs", "port-forward") and not any(targets):
-            yield f"{told}: of what?"
+            yield f"{command}: without a resource"
         if "--" in line and not reader.is_command(line[line.index("--") + 1:]):
-            yield f"{told}: the image has no such command"
+            yield f"{command}: the image has no such command"
 
 
 def check(texts, reader):
     return [f"{name}: {one}" for name, text in texts.items() for one in check_document(text, reader)]
 
 
-# Put into a document, each of these must be found.
+# Deliberate faults in a document, each of which must be found.
 FAULTS = (
     (documents.README, "exec --namespace entra-redis ", "exec ", "nothing is installed in its namespace"),
     (documents.README, "exec --namespace entra-redis ", "exec --namespace redis ", "nothing is installed in its namespace"),
     (documents.README, "kubectl describe pods", "kubectl describes pods", "describes"),
-    (documents.README, "deployment/entra-redis --follow", "deployment/redis --follow", "the chart makes no deployment redis"),
+    (documents.README, "deployment/entra-redis --follow", "deployment/redis --follow", "the chart creates no deployment redis"),
     (documents.README, "deployment/entra-redis --follow", "deployment/entra-redis --follows", "unknown flag: --follows"),
-    (documents.README, "deployment/entra-redis 9090", "deployment/entra-redis 9091", "port 9091 is none of"),
-    (documents.README, "deployment/entra-redis 9090", "POD 9090", "of what?"),
-    (documents.README, "service/entra-redis 8080:80", "service/entra-redis 8080:81", "port 8080:81 is none of"),
+    (documents.README, "deployment/entra-redis 9090", "deployment/entra-redis 9091", "port 9091 is not one of"),
+    (documents.README, "deployment/entra-redis 9090", "POD 9090", "without a resource"),
+    (documents.README, "service/entra-redis 8080:80", "service/entra-redis 8080:81", "port 8080:81 is not one of"),
     (documents.README, "-- entra-redis doctor", "-- entra-redis doctors", "the image has no such command"),
     (documents.README, "helm test entra-redis ", "helm test redis ", "no such release"),
     (documents.README, "--create-namespace --wait", "--create-namespaces --wait", "unknown flag: --create-namespaces"),
@@ -158,8 +158,8 @@ FAULTS = (
 def find_faults(texts, reader):
     for name, old, new, finding in FAULTS:
         if old not in texts[name]:
-            raise Failed(f"this fault can no longer be put in: {old}")
+            raise Failed(f"the text of a deliberate fault no longer exists: {old}")
         found = check({name: texts[name].replace(old, new, 1)}, reader)
         if not any(finding in one for one in found):
-            raise Failed(f"not found: {new}\n  it found: {found}")
+            raise Failed(f"not found: {new}\n  found instead: {found}")
     return len(FAULTS)

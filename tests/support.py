@@ -1,7 +1,7 @@
-"""What the scripts of this directory share: checks that are counted, waiting, installing, and how a script ends.
+"""Shared parts of the scripts in this directory: counted checks, waiting, installing, and the end of a script.
 
-A script's last lines are `if __name__ == "__main__": support.end_with(main)`. What does not belong here: anything that one
-script alone needs.
+A script's last lines are `if __name__ == "__main__": support.end_with(main)`. Code that only one script needs does not
+belong here.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ passed = 0
 
 
 class Failed(Exception):
-    """What a script ends with; the text is for a person."""
+    """A failure that ends the script; its text is the message for the user."""
 
 
 def ok(what):
-    """Counts what was seen to be so."""
+    """Counts and prints a check that passed."""
     global passed
     passed += 1
     print(f"ok: {what}", flush=True)
@@ -41,7 +41,7 @@ def check(good, what, found=""):
 
 
 def eventually(what, condition, limit=60):
-    """Waits until the condition answers something true, and answers that."""
+    """Waits until the condition returns a true value, and returns that value."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         with contextlib.suppress(OSError, ValueError, urllib.error.URLError, http.client.HTTPException):
@@ -52,16 +52,16 @@ def eventually(what, condition, limit=60):
 
 
 def run(*command, **options):
-    """What the command printed; it must end well."""
+    """Runs a command that must succeed, and returns its output."""
     options.setdefault("stderr", subprocess.PIPE)
     result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, **options)
     if result.returncode:
-        raise Failed(f"{' '.join(map(str, command))} ended with {result.returncode}\n{result.stdout}{result.stderr or ''}")
+        raise Failed(f"{' '.join(map(str, command))} exited with {result.returncode}\n{result.stdout}{result.stderr or ''}")
     return result.stdout
 
 
 def install(*packages):
-    """Debian's packages, each by the command or file that it brings."""
+    """Installs missing Debian packages, each given with a command or file that it contains."""
     missing = [package for brings, package in packages if not (shutil.which(brings) or os.path.exists(brings))]
     if missing:
         print(f"{NAME}: installing {' '.join(missing)}", file=sys.stderr)
@@ -71,7 +71,7 @@ def install(*packages):
 
 
 def environment(name, packages, *options):
-    """An environment under target/ with these packages of Python's; made anew when they change."""
+    """Creates an environment under target/ with these Python packages, again when they change; returns its path."""
     if not importlib.util.find_spec("ensurepip"):
         install(("/nonexistent", "python3-venv"))
     place = TARGET / name
@@ -85,12 +85,13 @@ def environment(name, packages, *options):
 
 
 def begin_again_in(place):
-    """Runs this script in an environment; does nothing where it is there already."""
+    """Restarts this script in an environment, unless it already runs there."""
     if pathlib.Path(sys.prefix) != place:
         os.execv(place / "bin/python", [place / "bin/python", *sys.argv])
 
 
 def end_with(main):
+    """Runs main, prints the number of checks, and exits with 1 after a failure."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()

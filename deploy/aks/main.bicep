@@ -1,78 +1,78 @@
-// What entra-redis needs on AKS with Azure Managed Redis, from an empty resource group to `helm install`: a cluster with
-// workload identity, an identity that the service account may be, and an Entra-only cache of which it is a user. No
-// password, access key or connection string of Redis anywhere.
+// Everything that entra-redis needs on AKS with Azure Managed Redis, from an empty resource group to `helm install`: a
+// cluster with workload identity, an identity for the service account, and an Entra-only cache with that identity as its
+// user. No password, access key or connection string of Redis anywhere.
 //
-// All that must be there before is a container registry in the same resource group:
+// The only prerequisite is a container registry in the same resource group:
 //
 //   az deployment group create --resource-group "$RESOURCE_GROUP" --template-file deploy/aks/main.bicep \
 //     --parameters registryName="$REGISTRY_NAME"
 //
-// Whoever deploys needs Owner, or Contributor and Role Based Access Control Administrator: two roles are assigned here.
+// The deployment requires Owner, or Contributor and Role Based Access Control Administrator: it assigns two roles.
 
-@description('Region of everything.')
+@description('Region of all resources.')
 param location string = resourceGroup().location
 
-@description('Name of the cluster; the other names begin with it.')
+@description('Name of the cluster, and prefix of the other names.')
 @minLength(2)
 @maxLength(32)
 param appName string = 'entra-redis'
 
-@description('Name of the container registry, in this resource group, that the nodes fetch the image from.')
+@description('Name of the container registry, in this resource group, from which the nodes pull the image.')
 param registryName string
 
 @description('Namespace of the Helm release: helm install --namespace.')
 param namespace string = 'entra-redis'
 
-@description('Service account of the pods: the name of the Helm release, unless serviceAccount.name says another.')
+@description('Service account of the pods: the name of the Helm release, unless serviceAccount.name is set.')
 param serviceAccount string = 'entra-redis'
 
-@description('Size of a node. A system pool wants two cores and 4 GB at least.')
+@description('Size of a node. A system pool requires at least two cores and 4 GB.')
 param nodeSize string = 'Standard_D2s_v5'
 
-@description('Nodes. With two, a node can be drained while the other one serves.')
+@description('Number of nodes. With two, one node can be drained while the other serves.')
 @minValue(1)
 param nodeCount int = 2
 
-@description('Free has no SLA for the API server; Standard has one, and costs.')
+@description('Tier of the cluster. Free has no SLA for the API server; Standard has one, at a price.')
 @allowed(['Free', 'Standard'])
 param clusterTier string = 'Free'
 
-@description('Size of the cache. Balanced_B0 is the smallest.')
+@description('SKU of the cache. Balanced_B0 is the smallest.')
 param redisSku string = 'Balanced_B0'
 
-@description('Keep a replica of the cache\'s data. Without it the cache costs half, and has no SLA.')
+@description('Keep a replica of the cache\'s data. Without it the cache costs half as much and has no SLA.')
 param redisHighAvailability bool = true
 
-@description('Reach the cache by a private endpoint alone. Can be changed later.')
+@description('Make the cache reachable only through a private endpoint. Can be changed later.')
 param privateEndpoint bool = false
 
-@description('Collect metrics with Azure Managed Prometheus; the chart then takes monitor.azureManagedPrometheus=true.')
+@description('Collect metrics with Azure Managed Prometheus; set monitor.azureManagedPrometheus=true in the chart.')
 param prometheus bool = true
 
 var identityName = '${appName}-app'
 var clusterIdentityName = '${appName}-cluster'
-// The name is part of a host name, which must be free in the whole region.
+// The name is part of a host name, which must be unique in the region.
 var redisName = '${appName}-${uniqueString(resourceGroup().id)}'
-// Azure's own roles AcrPull and Network Contributor: they have these ids in every tenant.
+// Azure's built-in roles AcrPull and Network Contributor, which have these ids in every tenant.
 var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 var networkContributor = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '4d97b98b-1d4f-4787-a291-c67834d212e7')
 
 // Identities ---------------------------------------------------------------------------------------------------------
 
-// Who the pods are. Its object id is the Redis user; its client id is workloadIdentity.clientId of the chart.
+// The pods' identity. Its object id is the Redis user; its client id is workloadIdentity.clientId of the chart.
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: identityName
   location: location
 }
 
-// Who the cluster is when it makes nodes and load balancers. Apart from the other one, so that no pod can be it.
+// The cluster's identity for creating nodes and load balancers. Separate, so that no pod can use it.
 resource clusterIdentity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: clusterIdentityName
   location: location
 }
 
-// Entra ID takes the token of this one service account of this one cluster for the identity. A fixed name, so that
-// another namespace or service account takes the place of the former one.
+// Entra ID accepts the token of exactly this service account of this cluster for the identity. A fixed name, so that
+// another namespace or service account replaces the previous one.
 resource trust 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2024-11-30' = {
   parent: identity
   name: 'aks'
@@ -87,21 +87,21 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-11-01' existing =
   name: registryName
 }
 
-// The nodes' own identity, which AKS makes, fetches the image.
+// The nodes' identity, which AKS creates, pulls the image.
 resource pullRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(registry.id, cluster.id, acrPull)
   scope: registry
   properties: {
     roleDefinitionId: acrPull
     principalId: cluster.properties.identityProfile.kubeletidentity.objectId
-    // Said outright, since a new identity may not yet be found in the directory, whose kind would be looked up there.
+    // Explicit, because the type would be looked up in the directory, where a new identity may not yet be found.
     principalType: 'ServicePrincipal'
   }
 }
 
 // Network ------------------------------------------------------------------------------------------------------------
 
-// There with and without privateEndpoint: a cluster cannot be moved into another network.
+// Created with and without privateEndpoint: a cluster cannot be moved into another network.
 resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
   name: '${appName}-network'
   location: location
@@ -113,7 +113,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
       {
         name: 'nodes'
         properties: {
-          // Nodes alone: pods have addresses of their own, podCidr below.
+          // For nodes only: pods have separate addresses, podCidr below.
           addressPrefix: '10.224.0.0/24'
         }
       }
@@ -127,7 +127,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
   }
 }
 
-// AKS puts nodes and load balancers into it. Nothing else is in this network.
+// AKS creates nodes and load balancers in it. Nothing else is in this network.
 resource networkRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(network.id, clusterIdentity.id, networkContributor)
   scope: network
@@ -140,7 +140,7 @@ resource networkRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 
 // Cluster ------------------------------------------------------------------------------------------------------------
 
-// Without a version: AKS' default is newer than the oldest that the chart takes.
+// Without a version: AKS' default is newer than the oldest version that the chart supports.
 resource cluster 'Microsoft.ContainerService/managedClusters@2026-06-01' = {
   name: appName
   location: location
@@ -156,12 +156,12 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2026-06-01' = {
   }
   properties: {
     dnsPrefix: appName
-    // The issuer of the service accounts' tokens, which Entra ID asks for the keys.
+    // The issuer of the service accounts' tokens; Entra ID fetches the keys from it.
     oidcIssuerProfile: {
       enabled: true
     }
     securityProfile: {
-      // The webhook that gives a labelled pod its token and the variables of the identity.
+      // The webhook that adds the token and the identity's variables to a labelled pod.
       workloadIdentity: {
         enabled: true
       }
@@ -180,10 +180,10 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2026-06-01' = {
     networkProfile: {
       networkPlugin: 'azure'
       networkPluginMode: 'overlay'
-      // Without an engine a NetworkPolicy is stored and not enforced, the chart's too.
+      // Without an engine a NetworkPolicy, including the chart's, is stored but not enforced.
       networkPolicy: 'cilium'
       networkDataplane: 'cilium'
-      // These two and the network above must have no address in common.
+      // These two and the network above must not overlap.
       podCidr: '10.244.0.0/16'
       serviceCidr: '10.0.0.0/16'
       dnsServiceIP: '10.0.0.10'
@@ -210,7 +210,7 @@ resource redis 'Microsoft.Cache/redisEnterprise@2025-07-01' = {
     name: redisSku
   }
   properties: {
-    // The highest that can be asked for. The service speaks 1.3 alone.
+    // The highest value that can be set. The service itself uses only TLS 1.3.
     minimumTlsVersion: '1.2'
     highAvailability: redisHighAvailability ? 'Enabled' : 'Disabled'
     publicNetworkAccess: privateEndpoint ? 'Disabled' : 'Enabled'
@@ -224,25 +224,25 @@ resource database 'Microsoft.Cache/redisEnterprise/databases@2025-07-01' = {
     port: 10000
     clientProtocol: 'Encrypted'
     clusteringPolicy: 'OSSCluster'
-    // Entra ID alone. There is no key to leak.
+    // Entra ID only: there is no key to leak.
     accessKeysAuthentication: 'Disabled'
   }
 }
 
-// The identity as a Redis user. A name here may have letters and digits alone.
+// The identity as a Redis user. The name may contain only letters and digits.
 resource redisUser 'Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments@2025-07-01' = {
   parent: database
   name: 'app'
   properties: {
     accessPolicyName: 'default'
     user: {
-      // The object id: with the client id Redis would say WRONGPASS.
+      // The object id: with the client id Redis returns WRONGPASS.
       objectId: identity.properties.principalId
     }
   }
 }
 
-// With privateEndpoint alone -----------------------------------------------------------------------------------------
+// Only with privateEndpoint ------------------------------------------------------------------------------------------
 
 resource redisEndpointInNetwork 'Microsoft.Network/privateEndpoints@2025-05-01' = if (privateEndpoint) {
   name: '${appName}-redis'
@@ -261,12 +261,12 @@ resource redisEndpointInNetwork 'Microsoft.Network/privateEndpoints@2025-05-01' 
       }
     ]
   }
-  // After it and not beside it: a cache that is being changed may refuse another change.
+  // Sequential: a cache that is being changed may reject another change.
   dependsOn: [redisUser]
 }
 
-// With this zone the name *.redis.azure.net leads to the private address. The pods go on using that name: it is in the
-// certificate, the privatelink name is not.
+// With this zone the name *.redis.azure.net resolves to the private address. The pods keep using that name: the certificate
+// contains it, but not the privatelink name.
 resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (privateEndpoint) {
   name: 'privatelink.redis.azure.net'
   location: 'global'
@@ -299,9 +299,9 @@ resource zoneRecords 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@20
   }
 }
 
-// With prometheus alone ----------------------------------------------------------------------------------------------
+// Only with prometheus -----------------------------------------------------------------------------------------------
 
-// Where metrics are kept and rules are evaluated.
+// The workspace that stores metrics and evaluates rules.
 resource monitorWorkspace 'Microsoft.Monitor/accounts@2023-04-03' = if (prometheus) {
   name: '${appName}-metrics'
   location: location
@@ -345,8 +345,8 @@ resource collectionRule 'Microsoft.Insights/dataCollectionRules@2023-03-11' = if
   }
 }
 
-// The agent in the cluster learns from it where to send to. The name is the one that `az aks update
-// --enable-azure-monitor-metrics` gives, which would make a second one beside another name.
+// Configures the destination of the agent in the cluster. The name is the one that `az aks update
+// --enable-azure-monitor-metrics` uses; with another name, that command would create a second one.
 resource collection 'Microsoft.Insights/dataCollectionRuleAssociations@2023-03-11' = if (prometheus) {
   name: 'ContainerInsightsMetricsExtension'
   scope: cluster
@@ -355,12 +355,12 @@ resource collection 'Microsoft.Insights/dataCollectionRuleAssociations@2023-03-1
   }
 }
 
-// What one needs next ------------------------------------------------------------------------------------------------
+// Outputs ------------------------------------------------------------------------------------------------------------
 
-@description('For az aks get-credentials, and the cluster of prometheus-rules.bicep.')
+@description('Name of the cluster, for az aks get-credentials and prometheus-rules.bicep.')
 output clusterName string = cluster.name
 
-@description('Before /entra-redis in image.repository of the chart.')
+@description('Registry host, the part before /entra-redis in image.repository of the chart.')
 output registry string = registry.properties.loginServer
 
 @description('redis.endpoint of the chart: host and port of the cache.')

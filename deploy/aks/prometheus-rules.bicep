@@ -1,19 +1,19 @@
-// The alerts of entra-redis for Azure Managed Prometheus, which takes rules as Azure resources.
-// Made from deploy/prometheus/rules.yaml by `tests/aks --write`: change it there.
+// The alerts of entra-redis for Azure Managed Prometheus, which expects rules as Azure resources.
+// Generated from deploy/prometheus/rules.yaml by `tests/aks --write`; change that file instead.
 //
 //   az deployment group create --resource-group "$RESOURCE_GROUP" --template-file deploy/aks/prometheus-rules.bicep \
 //     --parameters monitorWorkspaceId="$WORKSPACE_ID" clusterName="$CLUSTER"
 
-@description('Region of the Azure Monitor workspace, which must be that of its rules.')
+@description('Region of the Azure Monitor workspace and of its rules, which must be the same.')
 param location string = resourceGroup().location
 
-@description('Resource id of the Azure Monitor workspace that has the metrics: output monitorWorkspaceId of main.bicep.')
+@description('Resource id of the Azure Monitor workspace that stores the metrics: output monitorWorkspaceId of main.bicep.')
 param monitorWorkspaceId string
 
-@description('Cluster whose metrics are looked at, as in their label cluster: its name, or its alias in the agent\'s settings.')
+@description('Cluster to which the rules apply, as in the label cluster: its name, or its alias in the agent\'s settings.')
 param clusterName string
 
-@description('Resource ids of the action groups that are told of alerts. Empty: alerts are seen in the portal alone.')
+@description('Resource ids of the action groups that alerts notify. If empty, alerts appear only in the portal.')
 param actionGroupIds array = []
 
 var actions = [for id in actionGroupIds: {
@@ -133,9 +133,9 @@ resource credential 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01'
           severity: 'critical'
         }
         annotations: {
-          summary: 'The Entra ID token held ends in {{ $value | humanizeDuration }}'
-          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) holds a token with less than 10 % of its life or 3 minutes left and got no newer one. At its end the pod is not ready and its requests get 503.'
-          runbook: 'The log says why Entra ID gives none: the identity, its federated credential, or the way to the token endpoint. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          summary: 'The Entra ID token expires in {{ $value | humanizeDuration }}'
+          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has a token with less than 10 % of its lifetime or 3 minutes left and received no newer one. When it expires, the pod becomes not ready and requests to it get 503.'
+          runbook: 'Check the log for the cause: the identity, its federated credential, or the connection to the token endpoint. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -152,9 +152,9 @@ sum by (cluster, namespace, job, instance) (db_client_connection_count) > 0
           severity: 'critical'
         }
         annotations: {
-          summary: 'A connection to Redis is signed in for another {{ $value | humanizeDuration }} only'
-          description: 'A connection of {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) did not sign in again with a newer token. Redis closes it when the token ends.'
-          runbook: 'redis_auth_total says whether Redis refuses the token; entra_token_expiry_timestamp_seconds whether there is a newer one. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          summary: 'A Redis connection\'s authentication expires in {{ $value | humanizeDuration }}'
+          description: 'A connection of {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) did not re-authenticate with a newer token. Redis closes it when the token expires.'
+          runbook: 'Check redis_auth_total for rejected tokens and entra_token_expiry_timestamp_seconds for a newer token. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -167,9 +167,9 @@ sum by (cluster, namespace, job, instance) (db_client_connection_count) > 0
           severity: 'warning'
         }
         annotations: {
-          summary: 'Entra ID gives no new token'
-          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has asked in vain for over 5 minutes. The token held serves until its end; a pod that never had one is not ready.'
-          runbook: 'The log line "token refresh failed" carries the AADSTS code and what it means. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          summary: 'Token refresh from Entra ID fails'
+          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has not received a new token for over 5 minutes. The current token stays in use until it expires; a pod that never had a token is not ready.'
+          runbook: 'The log message "token refresh failed" contains the AADSTS code and its cause. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -182,9 +182,9 @@ sum by (cluster, namespace, job, instance) (db_client_connection_count) > 0
           severity: 'warning'
         }
         annotations: {
-          summary: 'Redis refuses the sign-in or does not answer it'
-          description: 'AUTH from {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has failed for over 5 minutes. Earlier sign-ins hold until their tokens end.'
-          runbook: 'Mostly the identity is no Redis user of this cache, or its access policy was taken away: compare its object id. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          summary: 'Redis rejects authentication or does not respond to it'
+          description: 'AUTH from {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has failed for over 5 minutes. Open connections stay authenticated until their tokens expire.'
+          runbook: 'The usual cause: the identity is not a Redis user of this cache, or its access policy assignment was removed; compare its object id. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -201,8 +201,8 @@ and on (cluster, namespace, job, instance) entra_redis_build_info
         }
         annotations: {
           summary: 'No connection to Redis is open'
-          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has had no signed-in connection for 2 minutes: it is not ready, and what reaches it gets 503.'
-          runbook: 'In this order: a token, the name, the port (10000; with OSSCluster 8500 to 8599 too), TLS, the sign-in. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has had no authenticated connection for 2 minutes: it is not ready, and requests that reach it get 503.'
+          runbook: 'Check in this order: token, DNS, port (10000; with OSSCluster also 8500 to 8599), TLS, authentication. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -231,9 +231,9 @@ or
           severity: 'critical'
         }
         annotations: {
-          summary: '{{ $value | humanizePercentage }} of the requests fail: the error budget of 30 days is gone in days'
-          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is answered with a 5xx more often than 99.9 % over 30 days allow.'
-          runbook: '503: no token, no connection, or shed; 504: Redis does not answer in time; the alerts beside this one say which. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
+          summary: '{{ $value | humanizePercentage }} of the requests fail: the 30-day error budget will be spent within days'
+          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) returns more 5xx responses than the objective of 99.9 % over 30 days allows.'
+          runbook: '503: no token, no connection, or too many requests; 504: Redis does not respond in time. Other firing alerts show which. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
         }
         actions: actions
       }
@@ -245,9 +245,9 @@ or
           severity: 'warning'
         }
         annotations: {
-          summary: '{{ $value | humanizePercentage }} of the requests fail: the error budget of 30 days will not last'
-          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is answered with a 5xx more often than 99.9 % over 30 days allow.'
-          runbook: '503: no token, no connection, or shed; 504: Redis does not answer in time; the alerts beside this one say which. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
+          summary: '{{ $value | humanizePercentage }} of the requests fail: the 30-day error budget will be exceeded'
+          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) returns more 5xx responses than the objective of 99.9 % over 30 days allows.'
+          runbook: '503: no token, no connection, or too many requests; 504: Redis does not respond in time. Other firing alerts show which. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
         }
         actions: actions
       }
@@ -263,9 +263,9 @@ or
           severity: 'critical'
         }
         annotations: {
-          summary: '{{ $value | humanizePercentage }} of the requests take over 100 ms: the error budget of 30 days is gone in days'
-          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is slower than 99 % within 100 ms over 30 days allow.'
-          runbook: 'db_client_operation_duration_seconds says whether it is Redis; else look at CPU throttling and requests in progress. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
+          summary: '{{ $value | humanizePercentage }} of the requests take over 100 ms: the 30-day error budget will be spent within days'
+          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is slower than the objective of 99 % within 100 ms over 30 days allows.'
+          runbook: 'Check db_client_operation_duration_seconds for a slow Redis, then CPU throttling and requests in progress. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
         }
         actions: actions
       }
@@ -277,9 +277,9 @@ or
           severity: 'warning'
         }
         annotations: {
-          summary: '{{ $value | humanizePercentage }} of the requests take over 100 ms: the error budget of 30 days will not last'
-          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is slower than 99 % within 100 ms over 30 days allow.'
-          runbook: 'db_client_operation_duration_seconds says whether it is Redis; else look at CPU throttling and requests in progress. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
+          summary: '{{ $value | humanizePercentage }} of the requests take over 100 ms: the 30-day error budget will be exceeded'
+          description: 'GET /sample of {{ $labels.job }} ({{ $labels.namespace }}) is slower than the objective of 99 % within 100 ms over 30 days allows.'
+          runbook: 'Check db_client_operation_duration_seconds for a slow Redis, then CPU throttling and requests in progress. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
         }
         actions: actions
       }
@@ -309,8 +309,8 @@ and on (cluster, namespace, job, instance) last_over_time(entra_redis_build_info
         }
         annotations: {
           summary: 'A replica cannot be scraped'
-          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) is among the targets and has not answered for 5 minutes.'
-          runbook: 'Nothing else here sees this replica while it is silent: is the pod up, is the admin port open to Prometheus? kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) is a target and has not responded for 5 minutes.'
+          runbook: 'No other alert covers this replica while it cannot be scraped. Check that the pod runs and that Prometheus can reach the admin port. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -327,9 +327,9 @@ group by (cluster, namespace, job) (entra_redis_build_info)
           severity: 'critical'
         }
         annotations: {
-          summary: 'No replica answers Prometheus'
-          description: '{{ $labels.job }} ({{ $labels.namespace }}) was there within the last day and no replica has been scraped for 5 minutes.'
-          runbook: 'Was it uninstalled, scaled to nothing, or is the monitor or the network policy broken? kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
+          summary: 'No replica can be scraped'
+          description: '{{ $labels.job }} ({{ $labels.namespace }}) was scraped within the last day, and no replica has been scraped for 5 minutes.'
+          runbook: 'Check whether it was uninstalled or scaled to zero, then the monitor and the network policy. kubectl exec -n {{ $labels.namespace }} deploy/entra-redis -- entra-redis doctor'
         }
         actions: actions
       }
@@ -347,7 +347,7 @@ and on (cluster, namespace, pod) kube_pod_status_phase{phase=~"Pending|Running|U
         annotations: {
           summary: 'A pod is not ready'
           description: '{{ $labels.namespace }}/{{ $labels.pod }} has not been ready for 10 minutes.'
-          runbook: 'The body of /readyz names the check that fails; kubectl describe pod says why there is no container. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          runbook: 'The body of /readyz names the failed check; kubectl describe pod shows why a container did not start. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -366,9 +366,9 @@ or on (cluster, namespace, pod)
           severity: 'warning'
         }
         annotations: {
-          summary: 'It was restarted {{ $value }} times within the hour'
-          description: '{{ with $labels.pod }}{{ $labels.namespace }}/{{ . }}{{ else }}{{ $labels.instance }}{{ end }} does not stay up.'
-          runbook: 'Exit code 64 is the configuration, 137 memory or a probe: kubectl logs --previous, and a copy of the pod that runs the doctor. kubectl debug -n {{ $labels.namespace }} {{ $labels.pod }} --copy-to={{ $labels.pod }}-doctor --container=entra-redis --attach -- entra-redis doctor'
+          summary: 'A container restarted {{ $value }} times within an hour'
+          description: '{{ with $labels.pod }}{{ $labels.namespace }}/{{ . }}{{ else }}{{ $labels.instance }}{{ end }} restarts repeatedly.'
+          runbook: 'Exit code 64 is a configuration fault, 137 is memory or a probe: see kubectl logs --previous, and run doctor in a copy of the pod. kubectl debug -n {{ $labels.namespace }} {{ $labels.pod }} --copy-to={{ $labels.pod }}-doctor --container=entra-redis --attach -- entra-redis doctor'
         }
         actions: actions
       }
@@ -394,8 +394,8 @@ resource telemetry 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' 
         }
         annotations: {
           summary: 'Log lines are lost'
-          description: 'Nobody took them from the standard output of {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) in time.'
-          runbook: 'The node\'s log collector stands still or RUST_LOG says too much. Requests are not held up. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          description: 'The standard output of {{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) was not read in time.'
+          runbook: 'The node\'s log collector does not read, or RUST_LOG is too verbose. Requests are not delayed. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }
@@ -410,7 +410,7 @@ resource telemetry 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' 
         annotations: {
           summary: 'Some {{ $labels.signal }} do not reach the collector'
           description: '{{ $labels.instance }} ({{ $labels.namespace }}/{{ $labels.pod }}) has dropped {{ $labels.signal }} for over 15 minutes.'
-          runbook: 'OTEL_EXPORTER_OTLP_ENDPOINT is wrong, or the collector is away or too slow. Requests are not held up. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
+          runbook: 'OTEL_EXPORTER_OTLP_ENDPOINT is wrong, or the collector is unavailable or too slow. Requests are not delayed. kubectl exec -n {{ $labels.namespace }} {{ $labels.pod }} -- entra-redis doctor'
         }
         actions: actions
       }

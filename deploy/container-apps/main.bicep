@@ -1,53 +1,53 @@
 // entra-redis on Azure Container Apps with Azure Managed Redis, from an empty resource group to GET /sample:
 // identities, network, cache and app, without a password, an access key or a connection string of Redis anywhere.
 //
-// All that must be there before is a container registry in the same resource group, with the image in it:
+// The only prerequisite is a container registry in the same resource group, with the image in it:
 //
 //   az deployment group create --resource-group "$RESOURCE_GROUP" --template-file deploy/container-apps/main.bicep \
 //     --parameters registryName="$REGISTRY_NAME" image="$IMAGE"
 //
-// Whoever deploys needs Owner, or Contributor and Role Based Access Control Administrator: one role is assigned here.
+// The deployment requires Owner, or Contributor and Role Based Access Control Administrator: it assigns one role.
 
-@description('Region of everything.')
+@description('Region of all resources.')
 param location string = resourceGroup().location
 
-@description('Name of the container app; the other names begin with it.')
+@description('Name of the container app, and prefix of the other names.')
 @minLength(2)
 @maxLength(32)
 param appName string = 'entra-redis'
 
-@description('Name of the container registry, in this resource group, that has the image.')
+@description('Name of the container registry, in this resource group, that contains the image.')
 param registryName string
 
-@description('Repository and tag of the image in that registry: entra-redis:TAG. A new tag makes a new revision, the same one does not.')
+@description('Repository and tag of the image in that registry: entra-redis:TAG. A new tag creates a new revision; the same tag does not.')
 param image string
 
-@description('Size of the cache. Balanced_B0 is the smallest.')
+@description('SKU of the cache. Balanced_B0 is the smallest.')
 param redisSku string = 'Balanced_B0'
 
-@description('Keep a replica of the cache\'s data. Without it the cache costs half, and has no SLA.')
+@description('Keep a replica of the cache\'s data. Without it the cache costs half as much and has no SLA.')
 param redisHighAvailability bool = true
 
-@description('Reach the cache by a private endpoint alone, and put the app into a network of its own. Choose at once: an environment cannot be moved into a network later.')
+@description('Make the cache reachable only through a private endpoint, and put the app into its own network. Decide before the first deployment: an environment cannot be moved into a network later.')
 param privateEndpoint bool = false
 
 @description('Single: a new revision replaces the old one as soon as it is ready. Multiple: old ones stay until they are deactivated.')
 @allowed(['Single', 'Multiple'])
 param activeRevisionsMode string = 'Single'
 
-@description('Fewest replicas. With 0 the first request after a pause waits for a start, a token and a connection.')
+@description('Minimum number of replicas. With 0, the first request after a pause waits for a start, a token and a connection.')
 @minValue(0)
 param minReplicas int = 1
 
-@description('Most replicas.')
+@description('Maximum number of replicas.')
 @minValue(1)
 param maxReplicas int = 5
 
-@description('Requests in progress per replica above which another replica is started.')
+@description('Concurrent requests per replica above which another replica is started.')
 @minValue(1)
 param concurrentRequests int = 100
 
-@description('OTLP collector (gRPC) that gets metrics and traces too, with its port, such as https://collector.example.com:4317. Empty: Application Insights gets the traces, nobody the metrics.')
+@description('OTLP collector (gRPC) that also receives metrics and traces, with its port, such as https://collector.example.com:4317. If empty, traces go only to Application Insights and metrics are not exported.')
 param otlpEndpoint string = ''
 
 @description('Headers sent to that collector, such as {"api-key": "..."}.')
@@ -57,20 +57,20 @@ param otlpHeaders object = {}
 var environmentName = '${appName}-environment'
 var identityName = '${appName}-app'
 var pullIdentityName = '${appName}-pull'
-// The name is part of a host name, which must be free in the whole region.
+// The name is part of a host name, which must be unique in the region.
 var redisName = '${appName}-${uniqueString(resourceGroup().id)}'
-// Azure's own role AcrPull: it has this id in every tenant.
+// Azure's built-in role AcrPull, which has this id in every tenant.
 var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 
 // Identities ---------------------------------------------------------------------------------------------------------
 
-// Who the app is. Its object id is the Redis user; its client id is AZURE_CLIENT_ID.
+// The app's identity. Its object id is the Redis user; its client id is AZURE_CLIENT_ID.
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: identityName
   location: location
 }
 
-// Who fetches the image. Apart from the other one, so that the app itself cannot reach the registry.
+// The identity that pulls the image. Separate, so that the app itself cannot access the registry.
 resource pullIdentity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: pullIdentityName
   location: location
@@ -80,14 +80,14 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-11-01' existing =
   name: registryName
 }
 
-// A role takes minutes to be known everywhere. The cache takes longer to be made, and the app waits for both.
+// A role assignment takes minutes to become effective. Creating the cache takes longer, and the app waits for both.
 resource pullRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(registry.id, pullIdentity.id, acrPull)
   scope: registry
   properties: {
     roleDefinitionId: acrPull
     principalId: pullIdentity.properties.principalId
-    // Said outright, since a new identity may not yet be found in the directory, whose kind would be looked up there.
+    // Explicit, because the type would be looked up in the directory, where a new identity may not yet be found.
     principalType: 'ServicePrincipal'
   }
 }
@@ -101,7 +101,7 @@ resource redis 'Microsoft.Cache/redisEnterprise@2025-07-01' = {
     name: redisSku
   }
   properties: {
-    // The highest that can be asked for. The service speaks 1.3 alone.
+    // The highest value that can be set. The service itself uses only TLS 1.3.
     minimumTlsVersion: '1.2'
     highAvailability: redisHighAvailability ? 'Enabled' : 'Disabled'
     publicNetworkAccess: privateEndpoint ? 'Disabled' : 'Enabled'
@@ -115,25 +115,25 @@ resource database 'Microsoft.Cache/redisEnterprise/databases@2025-07-01' = {
     port: 10000
     clientProtocol: 'Encrypted'
     clusteringPolicy: 'OSSCluster'
-    // Entra ID alone. There is no key to leak.
+    // Entra ID only: there is no key to leak.
     accessKeysAuthentication: 'Disabled'
   }
 }
 
-// The identity as a Redis user. A name here may have letters and digits alone.
+// The identity as a Redis user. The name may contain only letters and digits.
 resource redisUser 'Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments@2025-07-01' = {
   parent: database
   name: 'app'
   properties: {
     accessPolicyName: 'default'
     user: {
-      // The object id: with the client id Redis would say WRONGPASS.
+      // The object id: with the client id Redis returns WRONGPASS.
       objectId: identity.properties.principalId
     }
   }
 }
 
-// Network, with privateEndpoint alone --------------------------------------------------------------------------------
+// Network, only with privateEndpoint ---------------------------------------------------------------------------------
 
 resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = if (privateEndpoint) {
   name: '${appName}-network'
@@ -146,7 +146,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = if (privateEnd
       {
         name: 'apps'
         properties: {
-          // At least /27; a revision that replaces another needs addresses for both.
+          // At least /27; while one revision replaces another, both need addresses.
           addressPrefix: '10.0.0.0/25'
           delegations: [
             {
@@ -185,12 +185,12 @@ resource redisEndpointInNetwork 'Microsoft.Network/privateEndpoints@2025-05-01' 
       }
     ]
   }
-  // After it and not beside it: a cache that is being changed may refuse another change.
+  // Sequential: a cache that is being changed may reject another change.
   dependsOn: [redisUser]
 }
 
-// With this zone the name *.redis.azure.net leads to the private address. The app goes on using that name: it is in
-// the certificate, the privatelink name is not.
+// With this zone the name *.redis.azure.net resolves to the private address. The app keeps using that name: the
+// certificate contains it, but not the privatelink name.
 resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (privateEndpoint) {
   name: 'privatelink.redis.azure.net'
   location: 'global'
@@ -223,7 +223,7 @@ resource zoneRecords 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@20
   }
 }
 
-// Environment and what it reports to ---------------------------------------------------------------------------------
+// Environment and telemetry ------------------------------------------------------------------------------------------
 
 resource logs 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
   name: '${appName}-logs'
@@ -244,13 +244,13 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
     Application_Type: 'web'
     WorkspaceResourceId: logs.id
     IngestionMode: 'LogAnalytics'
-    // The managed agent knows no other way to sign in.
+    // The managed agent supports no other authentication.
     DisableLocalAuth: false
   }
 }
 
-// 2026-07-01 is the first version out of preview that has openTelemetryConfiguration. A Bicep that is older warns that
-// it does not know it, and deploys all the same.
+// 2026-07-01 is the first version out of preview with openTelemetryConfiguration. An older Bicep warns that it does not know
+// the version, and deploys it anyway.
 resource environment 'Microsoft.App/managedEnvironments@2026-07-01' = {
   name: environmentName
   location: location
@@ -265,7 +265,7 @@ resource environment 'Microsoft.App/managedEnvironments@2026-07-01' = {
     appInsightsConfiguration: {
       connectionString: insights.properties.ConnectionString
     }
-    // Application Insights takes no metrics from the agent.
+    // Application Insights accepts no metrics from the agent.
     openTelemetryConfiguration: {
       destinationsConfiguration: empty(otlpEndpoint) ? null : {
         otlpConfigurations: [
@@ -328,7 +328,7 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
           identity: pullIdentity.id
         }
       ]
-      // Main: the container can ask for tokens. None: it cannot, and the platform still fetches images.
+      // Main: the container can request tokens. None: it cannot, but the platform can still pull images.
       identitySettings: [
         {
           identity: identity.id
@@ -350,10 +350,10 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
             memory: '0.5Gi'
           }
           // IDENTITY_ENDPOINT, IDENTITY_HEADER, OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL come from
-          // the platform. They must not stand here: what stands here wins.
+          // the platform. They must not be set here: values set here take precedence.
           env: [
             {
-              // Apart from targetPort, so that probes, metrics and the page with the identity are not on the internet.
+              // Different from targetPort, so that probes, metrics and the page with the identity are not on the internet.
               name: 'ADMIN_PORT'
               value: '9090'
             }
@@ -362,12 +362,12 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
               value: '${redis.properties.hostName}:${database.properties.port}'
             }
             {
-              // Without it the platform would have to guess which identity is meant, and refuses to.
+              // Without it, the platform cannot decide which identity is meant, and rejects the token request.
               name: 'AZURE_CLIENT_ID'
               value: identity.properties.clientId
             }
             {
-              // Named, so that nothing else is tried, whatever else stands in the environment.
+              // Explicit, so that no other credential is tried, whatever the environment contains.
               name: 'AZURE_TOKEN_CREDENTIALS'
               value: 'ManagedIdentityCredential'
             }
@@ -376,21 +376,21 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
               value: appName
             }
             {
-              // Standard output already goes to Log Analytics, with trace_id in each line. By OTLP the same lines would
-              // be stored and paid for a second time. otlp shows them beside their traces in Application Insights.
+              // Standard output already goes to Log Analytics, with trace_id in each line. With otlp the same lines would
+              // be stored and charged a second time, and shown next to their traces in Application Insights.
               name: 'OTEL_LOGS_EXPORTER'
               value: 'none'
             }
             {
-              // Nothing scrapes /metrics here, so they are sent where there is a collector that takes them.
+              // Nothing scrapes /metrics here, so metrics are pushed if there is a collector that accepts them.
               name: 'OTEL_METRICS_EXPORTER'
               value: empty(otlpEndpoint) ? 'none' : 'otlp'
             }
           ]
-          // Ports are numbers and failureThreshold is at most 10: Container Apps takes neither names nor more.
+          // Container Apps accepts ports only as numbers, and a failureThreshold of at most 10.
           probes: [
             {
-              // The process listens at once; 20 s are for a slow node.
+              // The process listens immediately; 20 s allow for a slow node.
               type: 'Startup'
               httpGet: {
                 path: '/healthz'
@@ -402,7 +402,7 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
               failureThreshold: 10
             }
             {
-              // Looks at the process alone: a restart does not mend Redis.
+              // Checks only the process: a restart does not fix Redis.
               type: 'Liveness'
               httpGet: {
                 path: '/healthz'
@@ -413,7 +413,7 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
               failureThreshold: 3
             }
             {
-              // The answer already stands for 3 failures in a row, so few are asked for here.
+              // The response already reflects 3 consecutive failures, so the threshold here is low.
               type: 'Readiness'
               httpGet: {
                 path: '/readyz'
@@ -427,7 +427,7 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
           ]
         }
       ]
-      // The service takes 29 s at most: DRAIN_DELAY 5, DRAIN_TIMEOUT 20, and 4 for tasks, pool and telemetry.
+      // The service needs at most 29 s: DRAIN_DELAY 5, DRAIN_TIMEOUT 20, and 4 for tasks, pool and telemetry.
       terminationGracePeriodSeconds: 35
       scale: {
         minReplicas: minReplicas
@@ -437,7 +437,7 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
             name: 'http'
             http: {
               metadata: {
-                // A string, though it is a number.
+                // A number, but the API requires a string.
                 concurrentRequests: string(concurrentRequests)
               }
             }
@@ -446,8 +446,8 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
       }
     }
   }
-  // What no property refers to, and without which the app would start and fail: the role to fetch the image, the Redis
-  // user, and the private name.
+  // Resources that no property refers to, but without which the app would start and fail: the role for pulling the image,
+  // the Redis user, and the private DNS name.
   dependsOn: [
     pullRole
     redisUser
@@ -456,9 +456,9 @@ resource app 'Microsoft.App/containerApps@2026-07-01' = {
   ]
 }
 
-// What one needs next ------------------------------------------------------------------------------------------------
+// Outputs ------------------------------------------------------------------------------------------------------------
 
-@description('Where the app answers.')
+@description('URL of the app.')
 output url string = 'https://${app.properties.configuration.ingress.fqdn}'
 
 @description('REDIS_ENDPOINT: host and port of the cache.')

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws the dashboard's first two rows from a running Prometheus: picture.py PROMETHEUS_URL JOB SECONDS FILE.
 
-What is drawn is what the panels' own queries answer about the job's last so many seconds. Needs matplotlib
-(Debian: python3-matplotlib); `tests/alerts --picture FILE` draws the one in the README.
+Draws the results of the panels' own queries for the job's last SECONDS seconds. Needs matplotlib
+(Debian: python3-matplotlib); `tests/alerts --picture FILE` draws the picture in the README.
 """
 
 import json
@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 
 DASHBOARD = pathlib.Path(__file__).with_name("dashboard.json")
-ROWS = ("Is it well?", "The credential")
+ROWS = ("Health", "Credential")
 COLOURS = ("#73bf69", "#5794f2", "#f2cc0c", "#ff9830", "#f2495c", "#b877d9")
 BACKGROUND, PANEL, GRID, TEXT, FAINT = "#111217", "#181b1f", "#2c3235", "#d8d9da", "#9fa7b3"
 BAD = "#f2495c"
@@ -42,19 +42,19 @@ def substitute(expression, job, seconds, rate_interval):
     ):
         expression = expression.replace(name, value)
     if "$" in expression:
-        raise ValueError(f"a variable is not known: {expression}")
+        raise ValueError(f"unknown variable in {expression}")
     return expression
 
 
 def ask(prometheus, path, **parameters):
-    """What Prometheus answers."""
+    """The data of Prometheus' response."""
     url = f"{prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
     with urllib.request.urlopen(url, timeout=30) as answer:
         return json.load(answer)["data"]
 
 
 def ask_range(prometheus, expression, seconds, end):
-    """Series over the last so many seconds: (labels, [(time, value)])."""
+    """The series over the last `seconds` seconds: (labels, [(time, value)])."""
     data = ask(prometheus, "query_range", query=expression, start=end - seconds, end=end, step=1)
     return [(one["metric"], [(t, float(v)) for t, v in one["values"]]) for one in data["result"]]
 
@@ -65,8 +65,8 @@ def legend(template, labels):
     return template.strip()
 
 
-def say(value, unit):
-    """A value as Grafana writes it."""
+def format_value(value, unit):
+    """A value in Grafana's format."""
     if math.isnan(value):
         return "–"
     if unit == "percentunit":
@@ -79,7 +79,7 @@ def say(value, unit):
 
 
 def draw(prometheus, job, seconds, file):
-    """Draws to a PNG or SVG file."""
+    """Draws the picture to a PNG or SVG file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -115,7 +115,7 @@ def draw(prometheus, job, seconds, file):
                         if step["value"] is None or value >= step["value"]:
                             colour = {"green": COLOURS[0], "red": BAD}[step["color"]]
                     middle = (left + (right - left) * (index + 0.5) / len(queries)) / width
-                    figure.text(middle, (low + 1.25) / height, say(value, unit), size=22 if unit == "none" else 17,
+                    figure.text(middle, (low + 1.25) / height, format_value(value, unit), size=22 if unit == "none" else 17,
                                 color=colour, ha="center", va="center", weight="bold")
                     figure.text(middle, (low + 0.75) / height, name, size=8, color=FAINT, ha="center", va="center")
                 continue
@@ -148,7 +148,7 @@ def draw(prometheus, job, seconds, file):
             axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, steps=[1, 2, 3, 6, 10]))
             axes.xaxis.set_major_formatter(lambda value, _: "now" if value == 0 else f"−{-value:g} s")
             axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
-            axes.yaxis.set_major_formatter(lambda value, _, unit=unit: say(value, unit))
+            axes.yaxis.set_major_formatter(lambda value, _, unit=unit: format_value(value, unit))
             axes.grid(color=GRID, linewidth=0.6)
             axes.set_axisbelow(True)
             axes.tick_params(colors=FAINT, labelsize=7, length=0)

@@ -11,7 +11,7 @@
 {{- else if contains $name .Release.Name }}
 {{- .Release.Name | trunc 54 | trimSuffix "-" }}
 {{- else }}
-{{- /* 63 less the longest suffix, "-metrics" or "-doctor", and one to spare. */ -}}
+{{- /* 63 minus the longest suffix, "-metrics" or "-doctor", and one spare character. */ -}}
 {{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
@@ -24,19 +24,19 @@
 {{- end }}
 {{- end }}
 
-{{/* What a release's pods have in common, the doctor's included: what the network policy selects. */}}
+{{/* Labels of all pods of a release, including the doctor's; the network policy selects by them. */}}
 {{- define "entra-redis.releaseLabels" -}}
 app.kubernetes.io/name: {{ include "entra-redis.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The pods that serve: what the Deployment, the Services and the rest select. */}}
+{{/* Labels of the serving pods; the Deployment, the Services and all others select by them. */}}
 {{- define "entra-redis.selectorLabels" -}}
 {{ include "entra-redis.releaseLabels" . }}
 app.kubernetes.io/component: server
 {{- end }}
 
-{{/* For every object but pods. */}}
+{{/* Labels of every object except pods. */}}
 {{- define "entra-redis.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "entra-redis.releaseLabels" . }}
@@ -48,12 +48,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The same with further ones, which win: a key that stood twice would be no YAML. */}}
+{{/* The same merged with additional labels, which take precedence: a duplicate key would be invalid YAML. */}}
 {{- define "entra-redis.labelsAnd" -}}
 {{- toYaml (mergeOverwrite (include "entra-redis.labels" (index . 0) | fromYaml) (index . 1 | default dict)) }}
 {{- end }}
 
-{{/* For pods, but for app.kubernetes.io/component. No version of the chart: it alone must not restart them. */}}
+{{/* Labels of pods, except app.kubernetes.io/component. Without the chart's version, which alone must not restart pods. */}}
 {{- define "entra-redis.podLabels" -}}
 {{ include "entra-redis.releaseLabels" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimAll "-_." | quote }}
@@ -74,13 +74,13 @@ azure.workload.identity/use: "true"
 {{- end }}
 {{- end }}
 
-{{/* The identity: "true" or nothing. */}}
+{{/* The identity in use: "true" or empty. */}}
 
 {{- define "entra-redis.workloadIdentity" -}}
 {{- if and .Values.workloadIdentity.enabled (eq .Values.redis.auth "entra") }}true{{ end }}
 {{- end }}
 
-{{/* Workload identity without a webhook: the chart does its part. */}}
+{{/* Workload identity without a webhook: the chart sets variables and token volume instead. */}}
 {{- define "entra-redis.projectsToken" -}}
 {{- if and (include "entra-redis.workloadIdentity" .) (not .Values.workloadIdentity.webhook) }}true{{ end }}
 {{- end }}
@@ -89,7 +89,7 @@ azure.workload.identity/use: "true"
 {{- if and .Values.managedIdentity.enabled (eq .Values.redis.auth "entra") }}true{{ end }}
 {{- end }}
 
-{{/* The service account's annotations; the pods are made anew when they change, for the webhook reads them only then. */}}
+{{/* The service account's annotations; pods are recreated when they change, because the webhook reads them only at creation. */}}
 {{- define "entra-redis.serviceAccountAnnotations" -}}
 {{- if include "entra-redis.workloadIdentity" . }}
 azure.workload.identity/client-id: {{ .Values.workloadIdentity.clientId | quote }}
@@ -103,7 +103,7 @@ azure.workload.identity/service-account-token-expiration: {{ .Values.workloadIde
 {{- end }}
 {{- end }}
 
-{{/* A duration such as 500ms, 5s or 2m as milliseconds; nothing for what is none, or longer than the day that the service allows. */}}
+{{/* A duration such as 500ms, 5s or 2m in milliseconds; empty if invalid or longer than one day, the service's limit. */}}
 {{- define "entra-redis.milliseconds" -}}
 {{- if regexMatch "^[0-9]{1,8}(ms|s|m)$" . }}
 {{- $number := regexFind "^[0-9]+" . | int64 }}
@@ -114,8 +114,8 @@ azure.workload.identity/service-account-token-expiration: {{ .Values.workloadIde
 {{- end }}
 
 {{/*
-The pod's grace period. The service needs DRAIN_DELAY + DRAIN_TIMEOUT, then a second for its tasks, one for the pool and two for
-telemetry; 3 more, so that the kubelet never ends what would have ended by itself.
+The pod's grace period. The service needs DRAIN_DELAY + DRAIN_TIMEOUT, then 1 s for its tasks, 1 s for the pool and 2 s for
+telemetry; 3 s more, so that the kubelet never kills a process that is about to exit.
 */}}
 {{- define "entra-redis.gracePeriod" -}}
 {{- $delay := include "entra-redis.milliseconds" .Values.drain.delay | default "0" | int64 }}
@@ -126,8 +126,8 @@ telemetry; 3 more, so that the kubelet never ends what would have ended by itsel
 {{- end }}
 
 {{/*
-The endpoint as the service reads it, as JSON: host and port, or the fault; whether it is Azure Managed Redis (managed) or the
-older Azure Cache for Redis (cache). Ports by suffix as in src/config/parse.rs.
+The endpoint as the service parses it, as JSON: host and port, or the fault; and whether it is Azure Managed Redis (managed) or
+the older Azure Cache for Redis (cache). Default ports by suffix are those of the service's configuration; `tests/chart` compares.
 */}}
 {{- define "entra-redis.endpoint" -}}
 {{- $text := .Values.redis.endpoint }}
@@ -174,7 +174,7 @@ older Azure Cache for Redis (cache). Ports by suffix as in src/config/parse.rs.
 {{- $_ := set $found "fault" "no port" }}
 {{- end }}
 {{- end }}
-{{- /* Where the nodes of a cluster are reached under ports of their own, 8500 to 8599. */ -}}
+{{- /* Cluster nodes are reached under their own ports, 8500 to 8599. */ -}}
 {{- range $suffix, $known := $ports }}
 {{- if hasSuffix $suffix $host }}{{ $_ := set $found "azure" (ternary "managed" "cache" (eq $known 10000)) }}{{ end }}
 {{- end }}
@@ -191,8 +191,8 @@ older Azure Cache for Redis (cache). Ports by suffix as in src/config/parse.rs.
 {{- end }}
 
 {{/*
-Which value a variable is: `extraEnv` may not set it too. The variables of an identity are the chart's while that identity
-is in force. `tests/chart` holds the list to what `entra-redis config` prints.
+The value that sets each variable; `extraEnv` must not set it as well. The variables of an identity belong to the chart while
+that identity is in use. `tests/chart` compares the list with the output of `entra-redis config`.
 */}}
 {{- define "entra-redis.variables" -}}
 HOST: http.host
@@ -243,7 +243,7 @@ AZURE_CLIENT_ID: managedIdentity.clientId
 
 {{/* The pods. */}}
 
-{{/* One plain variable, left out where the value is empty: set but empty means unset. */}}
+{{/* One plain variable, omitted if the value is empty: set but empty means unset. */}}
 {{- define "entra-redis.variable" -}}
 {{- $value := index . 1 | toString }}
 {{- if $value }}
@@ -284,7 +284,7 @@ AZURE_CLIENT_ID: managedIdentity.clientId
 {{- include "entra-redis.variable" (list "REDIS_USERNAME" .Values.entra.username) }}
 {{- include "entra-redis.variable" (list "SAMPLE_KEY" .Values.http.sampleKey) }}
 {{- if include "entra-redis.workloadIdentity" . }}
-{{- /* By name, so that a pod that the webhook missed fails with the mend instead of signing in as its node. */ -}}
+{{- /* By name, so that a pod that the webhook missed fails with the fix in its message instead of authenticating as its node. */ -}}
 {{- include "entra-redis.variable" (list "AZURE_TOKEN_CREDENTIALS" "WorkloadIdentityCredential") }}
 {{- else if include "entra-redis.managedIdentity" . }}
 {{- include "entra-redis.variable" (list "AZURE_TOKEN_CREDENTIALS" "ManagedIdentityCredential") }}
@@ -299,7 +299,7 @@ AZURE_CLIENT_ID: managedIdentity.clientId
 {{- include "entra-redis.variable" (list "LOG_FORMAT" .Values.log.format) }}
 {{- include "entra-redis.variable" (list "RUST_LOG" .Values.log.level) }}
 {{- include "entra-redis.variable" (list "OTEL_SDK_DISABLED" .Values.otel.disabled) }}
-{{- /* otlp is the service's own default; said outright without an endpoint, it would be warned of as a slip. */}}
+{{- /* otlp is the service's default; set explicitly without an endpoint, it would cause a warning. */}}
 {{- if ne .Values.otel.traces "otlp" }}
 {{- include "entra-redis.variable" (list "OTEL_TRACES_EXPORTER" .Values.otel.traces) }}
 {{- end }}
@@ -315,7 +315,7 @@ AZURE_CLIENT_ID: managedIdentity.clientId
       {{- toYaml (pick .Values.otel.headersSecret "name" "key") | nindent 6 }}
 {{- end }}
 {{- include "entra-redis.variable" (list "OTEL_SERVICE_NAME" .Values.otel.serviceName) }}
-{{- /* Kubernetes puts in what stands in $(…) from the variables before it. */}}
+{{- /* Kubernetes expands $(…) from the variables before it. */}}
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -382,12 +382,12 @@ AZURE_CLIENT_ID: managedIdentity.clientId
 {{- end }}
 {{- end }}
 
-{{/* What the pods that serve and the doctor's have in common, so that the doctor sees what they see. */}}
+{{/* Pod settings shared by the serving pods and the doctor's, so that the doctor runs under the same conditions. */}}
 {{- define "entra-redis.podSpec" -}}
 serviceAccountName: {{ include "entra-redis.serviceAccountName" . }}
-# Nothing here talks to the API server; the token for Entra ID comes by a volume of its own.
+# The pods do not use the API server; the token for Entra ID comes from its own volume.
 automountServiceAccountToken: false
-# Kubernetes' variables for a Service named `redis` would be taken for this program's.
+# Kubernetes' variables for a Service named `redis` could be mistaken for the program's own.
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:

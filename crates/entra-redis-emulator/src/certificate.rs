@@ -20,7 +20,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, ServerConfig};
 
-use super::Error;
+use crate::Error;
 
 /// An emulator is a thing of days; Apple's platforms refuse a leaf that lives longer than 825.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);

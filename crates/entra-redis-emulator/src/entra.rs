@@ -25,15 +25,19 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use super::client_certificate::ClientCertificate;
-use super::controls::{Controls, EntraFault};
-use super::issuer::TrustedIssuer;
-use super::token::{self, Identity, Issued, Signer};
+use crate::control::{Controls, EntraFault};
+use client_certificate::ClientCertificate;
 use errors::EntraError;
+use issuer::TrustedIssuer;
+use token::{Identity, Issued, Signer};
 
 mod assertion;
+pub(crate) mod client_certificate;
 mod errors;
 mod identities;
+pub(crate) mod issuer;
+mod jwt;
+pub(crate) mod token;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 

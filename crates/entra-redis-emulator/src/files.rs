@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::Certificates;
-use super::entra::Tenant;
-use super::{Error, token};
+use crate::Error;
+use crate::certificate::Certificates;
+use crate::entra::{Tenant, token};
 
 /// Life of the assertion in the federated token file: Kubernetes' longest.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -28,30 +28,26 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use certificate::Certificates;
-use client_certificate::ClientCertificate;
 use entra::Tenant;
+use entra::client_certificate::ClientCertificate;
+use entra::issuer::TrustedIssuer;
+use entra::token::Signer;
 use files::Files;
-use front::Front;
-use front::nodes::{NodeFront, Nodes};
-use issuer::TrustedIssuer;
-use token::Signer;
+use redis_proxy::Front;
+use redis_proxy::nodes::{NodeFront, Nodes};
 
-pub use controls::{Controls, Counts, EntraFault, RedisFault};
+pub use control::{Controls, Counts, EntraFault, RedisFault};
+pub use entra::issuer::{FederatedCredential, KeySource};
 pub use error::Error;
-pub use issuer::{FederatedCredential, KeySource};
 
 mod certificate;
-mod client_certificate;
-mod controls;
+mod control;
 mod entra;
 mod error;
 mod files;
-mod front;
-mod issuer;
-mod jwt;
+mod redis_proxy;
 mod resp;
 mod store;
-mod token;
 
 /// A client gets this long for its TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -256,7 +252,7 @@ impl Emulator {
                 )
             }),
             accept(self.redis, &shutdown, |socket| {
-                front::connection(Arc::clone(&self.front), socket, None, shutdown.clone())
+                redis_proxy::connection(Arc::clone(&self.front), socket, None, shutdown.clone())
             }),
             accept_nodes(&self.front, self.nodes, &shutdown),
             async {
@@ -330,7 +326,7 @@ async fn accept_nodes(
         accepting.spawn(async move {
             let serve = |socket| {
                 let node = Some(opened.node.clone());
-                front::connection(Arc::clone(&front), socket, node, shutdown.clone())
+                redis_proxy::connection(Arc::clone(&front), socket, node, shutdown.clone())
             };
             accept(opened.listener, &shutdown, serve).await;
         });

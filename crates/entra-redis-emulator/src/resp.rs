@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-pub(super) mod replies;
+pub(super) mod reply;
 
 /// Redis' own limits, and those for clients that are not signed in (`networking.c`).
 const MAX_INLINE: usize = 64 * 1024;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::resp::{self, Hello, integer_of};
+use crate::resp::{self, Hello, integer_of};
 use keys::{Keys, Map};
 
 mod keys;

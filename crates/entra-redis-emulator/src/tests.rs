@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::entra::token;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";

@@ -5,10 +5,10 @@
 //! always holds: a claim is believed only after the signature, and each refusal is the one Entra ID gives. Keys are the
 //! business of `issuer` and `client_certificate`, texts that of `errors`.
 
-use super::super::jwt::{Claims, Jwt};
-use super::super::{client_certificate, issuer, token};
 use super::Tenant;
 use super::errors::EntraError;
+use super::jwt::{Claims, Jwt};
+use super::{client_certificate, issuer, token};
 
 impl Tenant {
     /// Whether an assertion deserves the application's token.

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Json, Response};
 use rcgen::date_time_ymd;
 use serde_json::json;
 
-use super::super::token::{self, Signer};
+use super::token::{self, Signer};
 
 /// Why no token is issued.
 #[derive(Debug)]

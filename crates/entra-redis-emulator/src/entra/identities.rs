@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::token::Identity;
+use super::token::Identity;
 use super::{Shared, Tenant, grant, is_redis};
 
 /// What both are asked.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::MutexGuard;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::resp::{self, integer_of};
 use super::{Answer, NOT_AN_INTEGER, SYNTAX, length, wrong_arity};
+use crate::resp::{self, integer_of};
 
 const OVERFLOW: &str = "ERR increment or decrement would overflow";
 

@@ -14,9 +14,9 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::Error;
 use super::jwt::Jwt;
 use super::token::Signer;
+use crate::Error;
 use keys::KeySet;
 
 mod keys;
@@ -65,7 +65,7 @@ impl From<String> for KeySource {
 
 /// Why an assertion counts as not signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsigned {
+pub(crate) enum Unsigned {
     /// The issuer has no such key.
     KeyNotFound,
     /// The key says no.
@@ -75,9 +75,9 @@ pub(super) enum Unsigned {
 }
 
 /// Who may vouch for the application, and with which keys.
-pub(super) struct TrustedIssuer {
-    pub(super) issuer: String,
-    pub(super) subject: String,
+pub(crate) struct TrustedIssuer {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
     /// None for the emulator itself, whose key never changes.
     source: Option<Source>,
     known: Mutex<Known>,
@@ -110,7 +110,7 @@ enum ReadError {
 
 impl TrustedIssuer {
     /// The emulator itself.
-    pub(super) fn own(signer: &Signer, authority: &str) -> Self {
+    pub(crate) fn own(signer: &Signer, authority: &str) -> Self {
         let keys = KeySet::parse(signer.key_set().to_string().as_bytes());
         let keys = keys.expect("the emulator's own key set is one");
         Self::new(
@@ -122,7 +122,7 @@ impl TrustedIssuer {
     }
 
     /// The issuer of a federated credential. A file of keys is read at once, so that a wrong path shows at the start.
-    pub(super) fn of(credential: FederatedCredential) -> Result<Self, Error> {
+    pub(crate) fn of(credential: FederatedCredential) -> Result<Self, Error> {
         let (source, keys) = match credential.keys {
             KeySource::File(path) => {
                 let keys = read_file(&path);
@@ -157,7 +157,7 @@ impl TrustedIssuer {
     }
 
     /// Whether this issuer signed an assertion. A dropped future leaves the keys as they were.
-    pub(super) async fn check_signature(&self, jwt: &Jwt<'_>) -> Result<(), Unsigned> {
+    pub(crate) async fn check_signature(&self, jwt: &Jwt<'_>) -> Result<(), Unsigned> {
         let mut known = self.known.lock().await;
         if known.keys.of(jwt).is_none()
             && let Some(source) = &self.source

@@ -18,17 +18,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::ClusteringPolicy;
-use super::controls::{Controls, RedisFault};
-use super::store::Store;
-use super::token::Signer;
-use gate::Gate;
+use crate::ClusteringPolicy;
+use crate::control::{Controls, RedisFault};
+use crate::entra::token::Signer;
+use crate::store::Store;
+use auth_gate::Gate;
 use nodes::Nodes;
 
 mod addresses;
-mod gate;
+mod auth_gate;
 pub(super) mod nodes;
-mod order;
+mod reply_order;
 
 /// A client or server that has not finished connecting by then never will.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

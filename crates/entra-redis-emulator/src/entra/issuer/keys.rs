@@ -17,10 +17,10 @@ use super::super::jwt::Jwt;
 
 /// The keys of an issuer, by their ids.
 #[derive(Default)]
-pub(super) struct KeySet(HashMap<String, PublicKey>);
+pub(crate) struct KeySet(HashMap<String, PublicKey>);
 
 /// A key of a kind that Kubernetes signs with.
-pub(super) enum PublicKey {
+pub(crate) enum PublicKey {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256 { point: Vec<u8> },
 }
@@ -43,7 +43,7 @@ struct Jwk {
 
 impl KeySet {
     /// Reads a set; keys of other kinds and keys without an id are left out, as they verify nothing.
-    pub(super) fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_slice(document)?;
         let keys = document.keys.into_iter().filter_map(|mut jwk| {
             let id = jwk.kid.take()?;
@@ -53,7 +53,7 @@ impl KeySet {
     }
 
     /// The key that a text names.
-    pub(super) fn of(&self, jwt: &Jwt<'_>) -> Option<&PublicKey> {
+    pub(crate) fn of(&self, jwt: &Jwt<'_>) -> Option<&PublicKey> {
         self.0.get(jwt.header.kid.as_ref()?)
     }
 }
@@ -75,7 +75,7 @@ impl PublicKey {
     }
 
     /// Whether this key signed the text, in the way the text names.
-    pub(super) fn signed(&self, jwt: &Jwt<'_>) -> bool {
+    pub(crate) fn signed(&self, jwt: &Jwt<'_>) -> bool {
         match (self, jwt.header.alg.as_str()) {
             (Self::Rsa { n, e }, "RS256") => RsaPublicKeyComponents { n, e }
                 .verify(&RSA_PKCS1_2048_8192_SHA256, jwt.signed, &jwt.signature)

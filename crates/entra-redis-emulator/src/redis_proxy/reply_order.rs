@@ -11,8 +11,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::resp::replies::{Replies, Step};
 use super::addresses::{self, FrontOf, ShardMap};
+use crate::resp::reply::{Replies, Step};
 
 /// The server's bytes are not RESP.
 #[derive(Debug)]

@@ -10,45 +10,45 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// A signed text taken apart; deliberately without `Debug`.
-pub(super) struct Jwt<'a> {
-    pub(super) header: Header,
-    pub(super) claims: Claims,
+pub(crate) struct Jwt<'a> {
+    pub(crate) header: Header,
+    pub(crate) claims: Claims,
     /// What the signature is over.
-    pub(super) signed: &'a [u8],
-    pub(super) signature: Vec<u8>,
+    pub(crate) signed: &'a [u8],
+    pub(crate) signature: Vec<u8>,
 }
 
 /// Which key is said to have signed, and how.
 #[derive(Deserialize)]
-pub(super) struct Header {
-    pub(super) alg: String,
-    pub(super) kid: Option<String>,
+pub(crate) struct Header {
+    pub(crate) alg: String,
+    pub(crate) kid: Option<String>,
     /// The SHA-1 of the signer's certificate.
-    pub(super) x5t: Option<String>,
+    pub(crate) x5t: Option<String>,
     /// The SHA-256 of the signer's certificate.
     #[serde(rename = "x5t#S256")]
-    pub(super) x5t_s256: Option<String>,
+    pub(crate) x5t_s256: Option<String>,
 }
 
 /// What a verifier reads of a token or an assertion.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Claims {
-    pub(super) iss: String,
-    pub(super) sub: String,
+pub(crate) struct Claims {
+    pub(crate) iss: String,
+    pub(crate) sub: String,
     /// One name or, as Kubernetes has it, a list of one.
-    pub(super) aud: Value,
+    pub(crate) aud: Value,
     /// Zero where there is none: MSAL for Python sends none.
     #[serde(default, deserialize_with = "seconds")]
-    pub(super) nbf: u64,
+    pub(crate) nbf: u64,
     #[serde(deserialize_with = "seconds")]
-    pub(super) exp: u64,
+    pub(crate) exp: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) oid: Option<String>,
+    pub(crate) oid: Option<String>,
 }
 
 impl<'a> Jwt<'a> {
     /// Takes a text apart; nothing where it is not a signed JWT.
-    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let mut parts = text.split(|&byte| byte == b'.');
         let (header, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {
@@ -65,12 +65,12 @@ impl<'a> Jwt<'a> {
 
 impl Claims {
     /// Whether `now` is inside the validity.
-    pub(super) fn in_time(&self, now: u64) -> bool {
+    pub(crate) fn in_time(&self, now: u64) -> bool {
         self.nbf <= now && now < self.exp
     }
 
     /// The audience; empty where there is none or more than one.
-    pub(super) fn audience(&self) -> &str {
+    pub(crate) fn audience(&self) -> &str {
         match &self.aud {
             Value::Array(names) if names.len() == 1 => names[0].as_str(),
             other => other.as_str(),

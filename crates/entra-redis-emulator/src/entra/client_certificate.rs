@@ -16,12 +16,12 @@ use rustls::pki_types::pem::PemObject as _;
 use webpki::EndEntityCert;
 use webpki::ring::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256_LEGACY_KEY};
 
-use super::Error;
 use super::jwt::Jwt;
+use crate::Error;
 
 /// Why an assertion counts as not signed by the application.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unsigned {
+pub(crate) enum Unsigned {
     /// The header names no certificate in the way that belongs to its algorithm, or another certificate.
     KeyNotFound {
         /// What it names, in the hexadecimal form that portals show.
@@ -32,13 +32,13 @@ pub(super) enum Unsigned {
 }
 
 /// The certificate registered for the application.
-pub(super) struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     certificate: CertificateDer<'static>,
 }
 
 impl ClientCertificate {
     /// Reads the first certificate of a PEM file; a private key in it is passed over.
-    pub(super) fn read(path: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn read(path: PathBuf) -> Result<Self, Error> {
         let certificate = match CertificateDer::from_pem_file(&path) {
             Ok(certificate) => certificate,
             Err(source) => return Err(Error::ClientCertificate { path, source }),
@@ -58,7 +58,7 @@ impl ClientCertificate {
 }
 
 /// Whether the registered certificate's key, if there is one, signed an assertion.
-pub(super) fn check_signature(
+pub(crate) fn check_signature(
     registered: Option<&ClientCertificate>,
     jwt: &Jwt<'_>,
 ) -> Result<(), Unsigned> {

@@ -17,14 +17,14 @@ use std::time::{Duration, SystemTime};
 use ring::digest::{Digest, SHA256, digest};
 use tokio::time::Instant;
 
-use super::super::ClusteringPolicy;
-use super::super::controls::RedisFault;
-use super::super::resp::{self, Hello};
-use super::super::store::Session;
-use super::super::token;
 use super::addresses::ShardMap;
-use super::order::{Broken, Order};
+use super::reply_order::{Broken, Order};
 use super::{Front, Outbox};
+use crate::ClusteringPolicy;
+use crate::control::RedisFault;
+use crate::entra::token;
+use crate::resp::{self, Hello};
+use crate::store::Session;
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NOAUTH: &str = "NOAUTH Authentication required.";

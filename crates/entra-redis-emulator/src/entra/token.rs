@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use super::jwt::{Claims, Jwt};
 
 /// The audience of a token for Redis, and the resource to ask it for.
-pub(super) const REDIS_RESOURCE: &str = "https://redis.azure.com";
+pub(crate) const REDIS_RESOURCE: &str = "https://redis.azure.com";
 
 /// Redis as an application in Entra ID: the same resource by its id.
-pub(super) const REDIS_APPLICATION: &str = "acca5fbb-b7e4-4009-81f1-37e38fd66d78";
+pub(crate) const REDIS_APPLICATION: &str = "acca5fbb-b7e4-4009-81f1-37e38fd66d78";
 
 /// The audience of an assertion to be exchanged for a token.
-pub(super) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+pub(crate) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
 /// Entra ID dates tokens back by five minutes, for a resource whose clock is behind.
 const BACKDATE_S: u64 = 300;
@@ -35,7 +35,7 @@ const PADDING: usize = 120;
 
 /// Why a signed text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("it is not a signed JWT")]
     Malformed,
     #[error("its signature is not the emulator's")]
@@ -50,31 +50,31 @@ pub(super) enum Refusal {
 
 /// One identity of the emulated tenant.
 #[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) client_id: String,
-    pub(super) object_id: String,
-    pub(super) resource_id: String,
+pub(crate) struct Identity {
+    pub(crate) client_id: String,
+    pub(crate) object_id: String,
+    pub(crate) resource_id: String,
 }
 
 /// An access token with what the answers around it say; deliberately without `Debug`.
 #[derive(Clone)]
-pub(super) struct Issued {
-    pub(super) text: String,
-    pub(super) not_before: u64,
-    pub(super) expires_at: u64,
+pub(crate) struct Issued {
+    pub(crate) text: String,
+    pub(crate) not_before: u64,
+    pub(crate) expires_at: u64,
 }
 
 /// The signing key of one start, and the tenant it signs for.
-pub(super) struct Signer {
+pub(crate) struct Signer {
     key: EcdsaKeyPair,
     key_id: String,
     random: SystemRandom,
-    pub(super) tenant: String,
+    pub(crate) tenant: String,
 }
 
 impl Signer {
     /// Makes a key and a tenant.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .expect("the system has random numbers");
@@ -93,7 +93,7 @@ impl Signer {
     }
 
     /// Makes an identity called `name`.
-    pub(super) fn identity(&self, name: &str) -> Identity {
+    pub(crate) fn identity(&self, name: &str) -> Identity {
         let subscription = guid(&self.random);
         Identity {
             client_id: guid(&self.random),
@@ -105,12 +105,12 @@ impl Signer {
     }
 
     /// Makes a secret that is good for this start.
-    pub(super) fn secret(&self) -> String {
+    pub(crate) fn secret(&self) -> String {
         self.random_text(30)
     }
 
     /// Issues an access token for Redis to `identity`.
-    pub(super) fn issue(&self, identity: &Identity, now: u64, lifetime: Duration) -> Issued {
+    pub(crate) fn issue(&self, identity: &Identity, now: u64, lifetime: Duration) -> Issued {
         let not_before = now.saturating_sub(BACKDATE_S);
         let expires_at = now.saturating_add(lifetime.as_secs().max(1));
         let text = self.sign(&json!({
@@ -143,7 +143,7 @@ impl Signer {
     }
 
     /// Signs claims as a JWT.
-    pub(super) fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({"typ": "JWT", "alg": "ES256", "kid": self.key_id});
         let mut text = BASE64URL.encode(header.to_string());
         text.push('.');
@@ -167,7 +167,7 @@ impl Signer {
     }
 
     /// Checks a sign-in as Azure does; answers when the token ends, in seconds since the epoch.
-    pub(super) fn check_sign_in(
+    pub(crate) fn check_sign_in(
         &self,
         user: &[u8],
         token: &[u8],
@@ -187,7 +187,7 @@ impl Signer {
     }
 
     /// Checks that a token was issued at least this long ago, by the second.
-    pub(super) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
+    pub(crate) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
         let issued = self.verify(token)?.nbf + BACKDATE_S;
         match issued + least.as_secs() <= now() {
             true => Ok(()),
@@ -196,7 +196,7 @@ impl Signer {
     }
 
     /// The public key as a JSON Web Key Set.
-    pub(super) fn key_set(&self) -> Value {
+    pub(crate) fn key_set(&self) -> Value {
         // An uncompressed point: one byte 4, then the two coordinates of 32 bytes.
         let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
         json!({"keys": [{
@@ -206,7 +206,7 @@ impl Signer {
     }
 
     /// A fresh GUID, for a trace or a correlation.
-    pub(super) fn guid(&self) -> String {
+    pub(crate) fn guid(&self) -> String {
         guid(&self.random)
     }
 
@@ -218,7 +218,7 @@ impl Signer {
 }
 
 /// The wall clock, in whole seconds since the epoch, as tokens have it.
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

@@ -84,25 +84,25 @@ struct Shared {
     redis: watch::Sender<RedisFault>,
     token_lifetime: watch::Sender<Duration>,
     disconnect: watch::Sender<()>,
-    tallies: Tallies,
+    counters: Counters,
 }
 
 /// The live counters behind [`Counts`].
 #[derive(Debug, Default)]
-pub(super) struct Tallies {
-    pub(super) tokens_issued: Tally,
-    pub(super) connections_opened: Tally,
-    pub(super) auth_accepted: Tally,
-    pub(super) auth_repeated: Tally,
-    pub(super) auth_refused: Tally,
-    pub(super) connections_expired: Tally,
+pub(super) struct Counters {
+    pub(super) tokens_issued: Counter,
+    pub(super) connections_opened: Counter,
+    pub(super) auth_accepted: Counter,
+    pub(super) auth_repeated: Counter,
+    pub(super) auth_refused: Counter,
+    pub(super) connections_expired: Counter,
 }
 
 /// One counter that only grows.
 #[derive(Debug, Default)]
-pub(super) struct Tally(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
-impl Tally {
+impl Counter {
     pub(super) fn add(&self) {
         self.0.fetch_add(1, Relaxed);
     }
@@ -119,7 +119,7 @@ impl Controls {
             redis: watch::Sender::default(),
             token_lifetime: watch::Sender::new(token_lifetime),
             disconnect: watch::Sender::default(),
-            tallies: Tallies::default(),
+            counters: Counters::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -148,14 +148,14 @@ impl Controls {
 
     /// Tells how often things happened so far.
     pub fn counts(&self) -> Counts {
-        let tallies = self.tallies();
+        let counters = self.counters();
         Counts {
-            tokens_issued: tallies.tokens_issued.read(),
-            connections_opened: tallies.connections_opened.read(),
-            auth_accepted: tallies.auth_accepted.read(),
-            auth_repeated: tallies.auth_repeated.read(),
-            auth_refused: tallies.auth_refused.read(),
-            connections_expired: tallies.connections_expired.read(),
+            tokens_issued: counters.tokens_issued.read(),
+            connections_opened: counters.connections_opened.read(),
+            auth_accepted: counters.auth_accepted.read(),
+            auth_repeated: counters.auth_repeated.read(),
+            auth_refused: counters.auth_refused.read(),
+            connections_expired: counters.connections_expired.read(),
         }
     }
 
@@ -176,7 +176,7 @@ impl Controls {
         self.shared.disconnect.subscribe()
     }
 
-    pub(super) fn tallies(&self) -> &Tallies {
-        &self.shared.tallies
+    pub(super) fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 }

@@ -147,7 +147,7 @@ impl Tenant {
             .signer
             .issue(identity, now, self.controls.token_lifetime());
         last.insert(identity.client_id.clone(), issued.clone());
-        self.controls.tallies().tokens_issued.add();
+        self.controls.counters().tokens_issued.add();
         tracing::info!(
             token.oid = identity.object_id,
             token.lifetime_s = issued.expires_at - now,

@@ -33,8 +33,8 @@ use entra::client_certificate::ClientCertificate;
 use entra::issuer::TrustedIssuer;
 use entra::token::Signer;
 use files::Files;
-use redis_proxy::Front;
-use redis_proxy::nodes::{NodeFront, Nodes};
+use redis_proxy::RedisProxy;
+use redis_proxy::nodes::{NodeProxy, Nodes};
 
 pub use control::{Controls, Counts, EntraFault, RedisFault};
 pub use entra::issuer::{FederatedCredential, KeySource};
@@ -117,12 +117,12 @@ impl Default for Options {
 /// Entra ID and Azure's front before Redis, bound and ready to run.
 pub struct Emulator {
     tenant: Arc<Tenant>,
-    front: Arc<Front>,
+    proxy: Arc<RedisProxy>,
     https: TlsAcceptor,
     identity: TcpListener,
     authority: TcpListener,
     redis: TcpListener,
-    nodes: UnboundedReceiver<NodeFront>,
+    nodes: UnboundedReceiver<NodeProxy>,
     identity_endpoint: String,
     redis_endpoint: String,
     certificate_authority: String,
@@ -173,8 +173,8 @@ impl Emulator {
         if own_issuer {
             files.write_assertion(&tenant)?;
         }
-        let (nodes, node_fronts) = Nodes::new(options.host);
-        let front = Front {
+        let (nodes, opened_nodes) = Nodes::new(options.host);
+        let proxy = RedisProxy {
             signer,
             controls,
             tls: Arc::clone(&certificates.redis),
@@ -185,12 +185,12 @@ impl Emulator {
         };
         Ok(Self {
             tenant: Arc::new(tenant),
-            front: Arc::new(front),
+            proxy: Arc::new(proxy),
             https: TlsAcceptor::from(certificates.https),
             identity,
             authority,
             redis,
-            nodes: node_fronts,
+            nodes: opened_nodes,
             identity_endpoint: format!("http://{address}:{identity_port}/msi/token"),
             redis_endpoint: format!("{name}:{redis_port}"),
             certificate_authority: certificates.authority_pem,
@@ -252,9 +252,9 @@ impl Emulator {
                 )
             }),
             accept(self.redis, &shutdown, |socket| {
-                redis_proxy::connection(Arc::clone(&self.front), socket, None, shutdown.clone())
+                redis_proxy::connection(Arc::clone(&self.proxy), socket, None, shutdown.clone())
             }),
-            accept_nodes(&self.front, self.nodes, &shutdown),
+            accept_nodes(&self.proxy, self.nodes, &shutdown),
             async {
                 if self.own_issuer {
                     self.files.renew_assertion(&self.tenant, &shutdown).await;
@@ -316,17 +316,17 @@ async fn accept<C>(
 
 /// Accepts connections at the front of each node of a cluster, from when it is opened until `shutdown`.
 async fn accept_nodes(
-    front: &Arc<Front>,
-    mut opened: UnboundedReceiver<NodeFront>,
+    proxy: &Arc<RedisProxy>,
+    mut opened: UnboundedReceiver<NodeProxy>,
     shutdown: &CancellationToken,
 ) {
     let mut accepting = JoinSet::new();
     while let Some(Some(opened)) = shutdown.run_until_cancelled(opened.recv()).await {
-        let (front, shutdown) = (Arc::clone(front), shutdown.clone());
+        let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
         accepting.spawn(async move {
             let serve = |socket| {
                 let node = Some(opened.node.clone());
-                redis_proxy::connection(Arc::clone(&front), socket, node, shutdown.clone())
+                redis_proxy::connection(Arc::clone(&proxy), socket, node, shutdown.clone())
             };
             accept(opened.listener, &shutdown, serve).await;
         });

@@ -22,7 +22,7 @@ use crate::ClusteringPolicy;
 use crate::control::{Controls, RedisFault};
 use crate::entra::token::Signer;
 use crate::store::Store;
-use auth_gate::Gate;
+use auth_gate::AuthGate;
 use nodes::Nodes;
 
 mod addresses;
@@ -43,7 +43,7 @@ const READ_SIZE: usize = 32 * 1024;
 const UNSENT_LIMIT: usize = 1024 * 1024;
 
 /// What all connections share.
-pub(super) struct Front {
+pub(super) struct RedisProxy {
     pub(super) signer: Arc<Signer>,
     pub(super) controls: Controls,
     pub(super) tls: Arc<ServerConfig>,
@@ -79,15 +79,15 @@ enum End {
 /// Serves one client of `node` (`host:port`), or of the endpoint, until it leaves, its token ends, the server leaves, or
 /// `shutdown` or `Controls` closes it.
 pub(super) async fn connection(
-    front: Arc<Front>,
+    proxy: Arc<RedisProxy>,
     socket: TcpStream,
     node: Option<String>,
     shutdown: CancellationToken,
 ) {
-    if front.controls.redis() == RedisFault::Refuse {
+    if proxy.controls.redis() == RedisFault::Refuse {
         return;
     }
-    let mut disconnects = front.controls.disconnects();
+    let mut disconnects = proxy.controls.disconnects();
     let told = async {
         tokio::select! {
             _ = disconnects.changed() => {}
@@ -96,7 +96,7 @@ pub(super) async fn connection(
     };
     tokio::pin!(told);
     let opened = tokio::select! {
-        opened = open(&front, socket, node) => opened,
+        opened = open(&proxy, socket, node) => opened,
         () = &mut told => Err(End::Told),
     };
     let end = match opened {
@@ -104,7 +104,7 @@ pub(super) async fn connection(
         Ok((client, server)) => {
             let (mut input, mut output) = tokio::io::split(client);
             let end = tokio::select! {
-                end = talk(&front, &mut input, &mut output, server) => end.err().unwrap_or(End::Left),
+                end = talk(&proxy, &mut input, &mut output, server) => end.err().unwrap_or(End::Left),
                 () = told => End::Told,
             };
             // A peer that is gone, or does not read, makes no difference any more.
@@ -113,7 +113,7 @@ pub(super) async fn connection(
         }
     };
     if matches!(end, End::Expired) {
-        front.controls.tallies().connections_expired.add();
+        proxy.controls.counters().connections_expired.add();
     }
     tracing::debug!(reason = %end, "a connection to the emulated Redis was closed");
 }
@@ -121,15 +121,15 @@ pub(super) async fn connection(
 /// Connects to the server if there is one, then shakes hands with the client: one that comes to a dead node is reset at
 /// once, as by the dead node itself.
 async fn open(
-    front: &Front,
+    proxy: &RedisProxy,
     socket: TcpStream,
     node: Option<String>,
 ) -> Result<(TlsStream<TcpStream>, Option<TcpStream>), End> {
     socket.set_nodelay(true)?;
-    let server = match &front.redis {
+    let server = match &proxy.redis {
         None => None,
         Some(endpoint) => {
-            let server = reach(front, endpoint, node).await;
+            let server = reach(proxy, endpoint, node).await;
             if server.is_none() {
                 SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
                 return Err(End::NoServer);
@@ -137,19 +137,19 @@ async fn open(
             server
         }
     };
-    let acceptor = TlsAcceptor::from(Arc::clone(&front.tls));
+    let acceptor = TlsAcceptor::from(Arc::clone(&proxy.tls));
     let client = timeout(CONNECT_LIMIT, acceptor.accept(socket)).await;
     let client = client.map_err(|_| End::TooSlow)??;
-    front.controls.tallies().connections_opened.add();
+    proxy.controls.counters().connections_opened.add();
     Ok((client, server))
 }
 
 /// Connects to `node`. Azure's endpoint is a name that any living node answers to: without a node, to the server given,
 /// or else to the first that accepts of those it named.
-async fn reach(front: &Front, endpoint: &str, node: Option<String>) -> Option<TcpStream> {
+async fn reach(proxy: &RedisProxy, endpoint: &str, node: Option<String>) -> Option<TcpStream> {
     let candidates = match node {
         Some(node) => vec![node],
-        None => [vec![endpoint.to_owned()], front.nodes.known()].concat(),
+        None => [vec![endpoint.to_owned()], proxy.nodes.known()].concat(),
     };
     for address in candidates {
         let server = timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await;
@@ -168,13 +168,13 @@ async fn reach(front: &Front, endpoint: &str, node: Option<String>) -> Option<Tc
 
 /// Moves bytes until the conversation is over. Only one side at a time is acted upon, so that no lock is needed.
 async fn talk(
-    front: &Front,
+    proxy: &RedisProxy,
     mut from_client: impl AsyncRead + Unpin,
     mut to_client: impl AsyncWrite + Unpin,
     server: Option<TcpStream>,
 ) -> Result<(), End> {
     let address = server.as_ref().map(TcpStream::peer_addr).transpose()?;
-    let mut gate = Gate::new(front, address.map(|address| address.ip()));
+    let mut gate = AuthGate::new(proxy, address.map(|address| address.ip()));
     let (mut from_server, mut to_server) = server.map(TcpStream::into_split).unzip();
     let (mut commands, mut replies) = (Vec::new(), Vec::new());
     let mut leave_at = None;

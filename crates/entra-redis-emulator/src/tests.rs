@@ -323,7 +323,7 @@ async fn a_long_pipeline_does_not_block() {
         let (ask, answer) = (command(&["ECHO", &text]), format!("$1000\r\n{text}\r\n"));
         timeout(LIMIT, client.send(&ask.repeat(20_000)))
             .await
-            .expect("the front reads on");
+            .expect("the proxy keeps reading");
         client.expect(&answer.repeat(20_000)).await;
     }
 }

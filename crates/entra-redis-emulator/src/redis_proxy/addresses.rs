@@ -42,16 +42,16 @@ impl ShardMap {
 const DEEPEST: u8 = 16;
 
 /// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
-pub(super) type FrontOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
+pub(super) type ProxyOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
 
 /// A whole reply as the client is to see it; `None` if that is as it came.
 pub(super) fn rewritten(
     map: Option<ShardMap>,
     reply: &[u8],
-    front_of: &FrontOf<'_>,
+    proxy_of: &ProxyOf<'_>,
 ) -> Option<Vec<u8>> {
     if reply.starts_with(b"-") {
-        return redirection(reply, front_of);
+        return redirection(reply, proxy_of);
     }
     let map = map?;
     let mut value = Value::read(&mut &*reply, DEEPEST)?;
@@ -60,7 +60,7 @@ pub(super) fn rewritten(
             for range in value.elements() {
                 // Two numbers, then the nodes.
                 for node in range.elements().iter_mut().skip(2) {
-                    node_of_slots(node, front_of);
+                    node_of_slots(node, proxy_of);
                 }
             }
         }
@@ -68,12 +68,12 @@ pub(super) fn rewritten(
             for shard in value.elements() {
                 if let Some(nodes) = shard.field("nodes") {
                     for node in nodes.elements() {
-                        node_of_shard(node, front_of);
+                        node_of_shard(node, proxy_of);
                     }
                 }
             }
         }
-        ShardMap::Lines => lines(&mut value, front_of),
+        ShardMap::Lines => lines(&mut value, proxy_of),
     }
     let mut out = Vec::with_capacity(reply.len());
     value.write(&mut out);
@@ -81,7 +81,7 @@ pub(super) fn rewritten(
 }
 
 /// `-MOVED slot host:port` and `-ASK slot host:port`.
-fn redirection(reply: &[u8], front_of: &FrontOf<'_>) -> Option<Vec<u8>> {
+fn redirection(reply: &[u8], proxy_of: &ProxyOf<'_>) -> Option<Vec<u8>> {
     let line = str::from_utf8(reply).ok()?.strip_suffix("\r\n")?;
     let mut words = line.split(' ');
     let (kind, slot, address) = (words.next()?, words.next()?, words.next()?);
@@ -89,13 +89,13 @@ fn redirection(reply: &[u8], front_of: &FrontOf<'_>) -> Option<Vec<u8>> {
         return None;
     }
     let (host, port) = address.rsplit_once(':')?;
-    let front = front_of(host, port.parse().ok()?)?;
-    let (ip, port) = (front.ip(), front.port());
+    let proxy = proxy_of(host, port.parse().ok()?)?;
+    let (ip, port) = (proxy.ip(), proxy.port());
     Some(format!("{kind} {slot} {ip}:{port}\r\n").into_bytes())
 }
 
 /// Host, port and id; Redis 7 adds a map of further names.
-fn node_of_slots(node: &mut Value, front_of: &FrontOf<'_>) {
+fn node_of_slots(node: &mut Value, proxy_of: &ProxyOf<'_>) {
     let [host, port, _, more @ ..] = node.elements() else {
         return;
     };
@@ -104,17 +104,17 @@ fn node_of_slots(node: &mut Value, front_of: &FrontOf<'_>) {
     let text = host.text().filter(|text| named(text));
     let text = text.or_else(|| ip.and_then(|ip| ip.text()).filter(|text| named(text)));
     let text = text.unwrap_or_default().to_owned();
-    let Some(front) = port.port().and_then(|port| front_of(&text, port)) else {
+    let Some(proxy) = port.port().and_then(|port| proxy_of(&text, port)) else {
         return;
     };
-    *host = Value::bulk(&front.ip().to_string());
-    *port = Value::integer(front.port());
+    *host = Value::bulk(&proxy.ip().to_string());
+    *port = Value::integer(proxy.port());
     if let Some(names) = more.first_mut() {
         names.elements_mut(Vec::clear);
     }
 }
 
-fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
+fn node_of_shard(node: &mut Value, proxy_of: &ProxyOf<'_>) {
     let text = ["ip", "endpoint"].map(|name| {
         let value = node.field(name).and_then(|value| value.text());
         value.unwrap_or_default().to_owned()
@@ -123,17 +123,17 @@ fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
     let [ip, endpoint] = &text;
     let host = if ip.is_empty() { endpoint } else { ip };
     let port = ports.into_iter().flatten().next();
-    let Some(front) = port.and_then(|port| front_of(host, port)) else {
+    let Some(proxy) = port.and_then(|port| proxy_of(host, port)) else {
         return;
     };
     for name in ["ip", "endpoint"] {
         if let Some(value) = node.field(name) {
-            *value = Value::bulk(&front.ip().to_string());
+            *value = Value::bulk(&proxy.ip().to_string());
         }
     }
     for name in ["port", "tls-port"] {
         if let Some(value) = node.field(name) {
-            *value = Value::integer(front.port());
+            *value = Value::integer(proxy.port());
         }
     }
     node.elements_mut(|elements| {
@@ -146,12 +146,12 @@ fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
     });
 }
 
-fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
+fn lines(value: &mut Value, proxy_of: &ProxyOf<'_>) {
     match value {
         Value::Line(_) => {}
         Value::Aggregate(_, elements) => {
             for element in elements {
-                lines(element, front_of);
+                lines(element, proxy_of);
             }
         }
         Value::String(_, text) => {
@@ -160,7 +160,7 @@ fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
             };
             let after: Vec<String> = before
                 .split('\n')
-                .map(|text| line(text, front_of))
+                .map(|text| line(text, proxy_of))
                 .collect();
             *text = after.join("\n").into_bytes();
         }
@@ -168,12 +168,12 @@ fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
 }
 
 /// `id host:port@bus-port[,hostname[,…]] flags …`
-fn line(text: &str, front_of: &FrontOf<'_>) -> String {
+fn line(text: &str, proxy_of: &ProxyOf<'_>) -> String {
     let announced = |word: &str| {
         let (address, _) = word.split_once('@')?;
         let (host, port) = address.rsplit_once(':')?;
-        let front = front_of(host, port.parse().ok()?)?;
-        let (ip, port) = (front.ip(), front.port());
+        let proxy = proxy_of(host, port.parse().ok()?)?;
+        let (ip, port) = (proxy.ip(), proxy.port());
         // The bus is the servers' own: no client dials it, and its real port would only tell where the node is.
         Some(format!("{ip}:{port}@{port}"))
     };
@@ -301,13 +301,13 @@ mod tests {
     use super::*;
 
     /// Fronts at 10.0.0.4, on the node's port plus 1500; a host that is left out is the node's at 7000.
-    fn front_of(host: &str, port: u16) -> Option<SocketAddr> {
+    fn proxy_of(host: &str, port: u16) -> Option<SocketAddr> {
         let known = matches!(host, "127.0.0.1" | "::1" | "" | "?");
         (known && port > 0).then(|| SocketAddr::from(([10, 0, 0, 4], port + 1500)))
     }
 
     fn met(map: Option<ShardMap>, reply: &str) -> String {
-        let met = rewritten(map, reply.as_bytes(), &front_of);
+        let met = rewritten(map, reply.as_bytes(), &proxy_of);
         met.map_or_else(
             || reply.to_owned(),
             |met| String::from_utf8(met).expect("it is text"),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn redirections_lead_to_fronts() {
+    fn redirections_name_proxies() {
         for (reply, expected) in [
             ("-MOVED 5 127.0.0.1:7001\r\n", "-MOVED 5 10.0.0.4:8501\r\n"),
             ("-ASK 5 127.0.0.1:7001\r\n", "-ASK 5 10.0.0.4:8501\r\n"),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_name_fronts_and_no_names() {
+    fn slots_name_proxies_and_no_host_names() {
         // A node that does not know its own address yet; one with a name and its address beside it; one without either.
         let reply = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$0\r\n\r\n:7000\r\n$1\r\na\r\n*0\r\n\
             *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_name_fronts_in_either_protocol() {
+    fn shards_name_proxies_in_both_protocols() {
         let fields = |ip: &str, port: u16| {
             format!(
                 "$2\r\nid\r\n$1\r\na\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n${}\r\n{ip}\r\n\
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_name_fronts_and_no_names() {
+    fn lines_name_proxies_and_no_host_names() {
         let before = "a :7000@17000 myself,master - 0 0 1 connected 0-5 [6->-b]\n\
             b 127.0.0.1:7001@17001,name,shard-id=1 slave a 0 1 1 connected\n\
             c :0@0 master,noaddr - 1 1 0 disconnected\n";
@@ -446,7 +446,7 @@ mod tests {
     fn a_reply_nested_without_end_stays_as_it_is() {
         let deep = "*1\r\n".repeat(1_000_000);
         for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-            assert_eq!(rewritten(Some(map), deep.as_bytes(), &front_of), None);
+            assert_eq!(rewritten(Some(map), deep.as_bytes(), &proxy_of), None);
         }
     }
 
@@ -492,7 +492,7 @@ mod tests {
                 read.write(&mut again);
                 prop_assert_eq!(&again, &bytes);
                 for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-                    let met = rewritten(Some(map), &bytes, &front_of).expect("it is a reply");
+                    let met = rewritten(Some(map), &bytes, &proxy_of).expect("it is a reply");
                     // Still one whole reply, whatever was put into it.
                     let mut input = met.as_slice();
                     prop_assert!(Value::read(&mut input, DEEPEST).is_some() && input.is_empty());
@@ -511,7 +511,7 @@ mod tests {
                 ],
             ) {
                 for map in [None, Some(ShardMap::Slots), Some(ShardMap::Shards), Some(ShardMap::Lines)] {
-                    if let Some(met) = rewritten(map, &bytes, &front_of) {
+                    if let Some(met) = rewritten(map, &bytes, &proxy_of) {
                         prop_assert!(met.len() <= 4 * bytes.len() + 64, "{} bytes", met.len());
                     }
                 }

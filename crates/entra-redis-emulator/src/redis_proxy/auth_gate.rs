@@ -2,7 +2,7 @@
 //!
 //! `front` feeds it a client's and a server's bytes and sends on what it leaves in its two outboxes. `AUTH` and
 //! `HELLO … AUTH` are answered here, checked by `token`; all else goes to the server or to `store`, untouched but for
-//! `HELLO`, which loses its sign-in; a cluster's nodes are named to the client by their fronts (see `order`). What always holds: whoever is not signed in reaches nothing, replies leave in the
+//! `HELLO`, which loses its sign-in; a cluster's nodes are named to the client by their proxies (see `order`). What always holds: whoever is not signed in reaches nothing, replies leave in the
 //! order of their commands (see `order`), and a refused sign-in leaves the one before in force, as in Redis. Nothing
 //! here waits.
 //!
@@ -18,8 +18,8 @@ use ring::digest::{Digest, SHA256, digest};
 use tokio::time::Instant;
 
 use super::addresses::ShardMap;
-use super::reply_order::{Broken, Order};
-use super::{Front, Outbox};
+use super::reply_order::{Broken, ReplyOrder};
+use super::{Outbox, RedisProxy};
 use crate::ClusteringPolicy;
 use crate::control::RedisFault;
 use crate::entra::token;
@@ -41,15 +41,15 @@ const NOT_ALLOWED: &str = "ERR command is not allowed";
 const DEFAULT_USER: &[u8] = b"default";
 
 /// The state of one connection.
-pub(super) struct Gate<'a> {
-    front: &'a Front,
+pub(super) struct AuthGate<'a> {
+    proxy: &'a RedisProxy,
     signed_in: Option<SignedIn>,
     protocol: u8,
     /// Where the server is; the one it means when it names a node without a host.
     server: Option<IpAddr>,
     /// Answers in place of a server.
     session: Option<Session>,
-    order: Order,
+    order: ReplyOrder,
     /// Parts of the command at hand; kept for its room.
     parts: Vec<Range<usize>>,
     /// A sign-in is never to be answered, nor anything after it.
@@ -71,17 +71,17 @@ enum SignIn {
     Unanswered,
 }
 
-impl<'a> Gate<'a> {
-    pub(super) fn new(front: &'a Front, server: Option<IpAddr>) -> Self {
+impl<'a> AuthGate<'a> {
+    pub(super) fn new(proxy: &'a RedisProxy, server: Option<IpAddr>) -> Self {
         Self {
-            front,
+            proxy,
             server,
             signed_in: None,
             protocol: 2,
             session: server
                 .is_none()
-                .then(|| Session::new(Arc::clone(&front.store))),
-            order: Order::default(),
+                .then(|| Session::new(Arc::clone(&proxy.store))),
+            order: ReplyOrder::default(),
             parts: Vec::new(),
             hung: false,
             ending: false,
@@ -134,9 +134,9 @@ impl<'a> Gate<'a> {
 
     /// Takes bytes of the server.
     pub(super) fn take_replies(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        let (nodes, server) = (&self.front.nodes, self.server);
-        let front_of = |host: &str, port| nodes.front_of(host, port, server?);
-        self.order.pass(bytes, &mut self.to_client.bytes, &front_of)
+        let (nodes, server) = (&self.proxy.nodes, self.server);
+        let proxy_of = |host: &str, port| nodes.proxy_of(host, port, server?);
+        self.order.pass(bytes, &mut self.to_client.bytes, &proxy_of)
     }
 
     fn take_command(&mut self, arguments: &[&[u8]], raw: &[u8]) {
@@ -158,7 +158,7 @@ impl<'a> Gate<'a> {
         } else if self.signed_in.is_none() {
             self.answer_error(NOAUTH);
         } else if is("CLUSTER")
-            && self.front.clustering_policy == ClusteringPolicy::EnterpriseCluster
+            && self.proxy.clustering_policy == ClusteringPolicy::EnterpriseCluster
         {
             // Azure's list is INFO, HELP, KEYSLOT, NODES and SLOTS; the others it has under no policy.
             self.answer_error(NOT_ALLOWED);
@@ -208,7 +208,7 @@ impl<'a> Gate<'a> {
 
     /// Decides about a sign-in and, if it is good, binds the connection to its token.
     fn sign_in(&mut self, user: &[u8], token: &[u8]) -> SignIn {
-        let controls = &self.front.controls;
+        let controls = &self.proxy.controls;
         let fault = controls.redis();
         let hangs = match fault {
             RedisFault::HangAuth => true,
@@ -219,7 +219,7 @@ impl<'a> Gate<'a> {
             self.hung = true;
             return SignIn::Unanswered;
         }
-        let signer = &self.front.signer;
+        let signer = &self.proxy.signer;
         let mut checked = signer.check_sign_in(user, token, token::now());
         if let (Ok(_), RedisFault::LateTokens(delay)) = (&checked, fault) {
             checked = signer.check_age(token, delay).and(checked);
@@ -231,14 +231,14 @@ impl<'a> Gate<'a> {
                     until: instant_of(expires_at),
                     token,
                 });
-                controls.tallies().auth_accepted.add();
+                controls.counters().auth_accepted.add();
                 if before.is_some_and(|before| before.token.as_ref() == token.as_ref()) {
-                    controls.tallies().auth_repeated.add();
+                    controls.counters().auth_repeated.add();
                 }
                 SignIn::Accepted
             }
             _ => {
-                controls.tallies().auth_refused.add();
+                controls.counters().auth_refused.add();
                 if let Err(reason) = checked {
                     tracing::debug!(%reason, "the emulated Redis refused a token");
                 }

@@ -19,35 +19,35 @@ use tokio::sync::mpsc;
 const PORTS: RangeInclusive<u16> = 8500..=8599;
 
 /// A front just opened.
-pub(crate) struct NodeFront {
+pub(crate) struct NodeProxy {
     pub(crate) listener: TcpListener,
     /// The server's `host:port`.
     pub(crate) node: String,
 }
 
-/// The nodes known and the fronts before them.
+/// The nodes known and the proxies before them.
 pub(crate) struct Nodes {
     host: IpAddr,
     /// By the server's `host:port`.
-    fronts: Mutex<BTreeMap<String, SocketAddr>>,
-    opened: mpsc::UnboundedSender<NodeFront>,
+    proxies: Mutex<BTreeMap<String, SocketAddr>>,
+    opened: mpsc::UnboundedSender<NodeProxy>,
 }
 
 impl Nodes {
-    /// Knows no node yet; fronts will be bound to `host`, and come out of the receiver.
-    pub(crate) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeFront>) {
-        let (opened, fronts) = mpsc::unbounded_channel();
+    /// Knows no node yet; proxies will be bound to `host`, and come out of the receiver.
+    pub(crate) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeProxy>) {
+        let (opened, proxies) = mpsc::unbounded_channel();
         let nodes = Self {
             host,
-            fronts: Mutex::default(),
+            proxies: Mutex::default(),
             opened,
         };
-        (nodes, fronts)
+        (nodes, proxies)
     }
 
     /// The address of the front before the node at `host` and `port`, as a client finds it. A server that leaves the
     /// host out means its own, `sender`. `None` for a node without an address yet, or if there is no port left.
-    pub(super) fn front_of(&self, host: &str, port: u16, sender: IpAddr) -> Option<SocketAddr> {
+    pub(super) fn proxy_of(&self, host: &str, port: u16, sender: IpAddr) -> Option<SocketAddr> {
         if port == 0 {
             return None;
         }
@@ -56,17 +56,17 @@ impl Nodes {
             host if host.contains(':') => format!("[{host}]:{port}"),
             host => format!("{host}:{port}"),
         };
-        let mut fronts = self.fronts();
-        if let Some(front) = fronts.get(&node) {
-            return Some(*front);
+        let mut proxies = self.lock();
+        if let Some(proxy) = proxies.get(&node) {
+            return Some(*proxy);
         }
         match self.open(&node) {
-            Ok(front) => {
-                fronts.insert(node, front);
-                Some(front)
+            Ok(proxy) => {
+                proxies.insert(node, proxy);
+                Some(proxy)
             }
             Err(error) => {
-                tracing::warn!(redis.address = node, %error, "there is no port for the emulated front of a node");
+                tracing::warn!(server.address = node, %error, "no port available for the proxy of a cluster node");
                 None
             }
         }
@@ -74,7 +74,7 @@ impl Nodes {
 
     /// The servers known, each as `host:port`.
     pub(super) fn known(&self) -> Vec<String> {
-        self.fronts().keys().cloned().collect()
+        self.lock().keys().cloned().collect()
     }
 
     fn open(&self, node: &str) -> io::Result<SocketAddr> {
@@ -89,18 +89,18 @@ impl Nodes {
                 IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        let front = NodeFront {
+        let proxy = NodeProxy {
             listener: TcpListener::from_std(listener)?,
             node: node.to_owned(),
         };
         // Nobody takes it any more when the emulator ends, and then no client is left to be told of it.
-        _ = self.opened.send(front);
-        tracing::info!(redis.address = node, front.address = %address, "a node of the Redis cluster has its front");
+        _ = self.opened.send(proxy);
+        tracing::info!(server.address = node, proxy.address = %address, "proxy opened for a cluster node");
         Ok(address)
     }
 
-    fn fronts(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
         // Whatever panicked, each entry is true by itself.
-        self.fronts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,12 +6,12 @@
 //! rewritten by [`addresses`]. Pushes pass without being counted.
 //!
 //! After some commands (a RESP2 subscription, `MONITOR`) nobody can tell which reply belongs to which command: then
-//! [`Order::stop_counting`] is called, and from there on the gate's own answers go out between the next two replies, and
+//! [`ReplyOrder::stop_counting`] is called, and from there on the gate's own answers go out between the next two replies, and
 //! only errors are rewritten.
 
 use std::collections::VecDeque;
 
-use super::addresses::{self, FrontOf, ShardMap};
+use super::addresses::{self, ProxyOf, ShardMap};
 use crate::resp::reply::{Replies, Step};
 
 /// The server's bytes are not RESP.
@@ -20,7 +20,7 @@ pub(super) struct Broken;
 
 /// Who answers the commands that are not answered yet.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct ReplyOrder {
     waiting: VecDeque<Answer>,
     replies: Replies,
     /// What has come of a reply that is held until it is whole.
@@ -38,7 +38,7 @@ enum Answer {
     Own(Vec<u8>),
 }
 
-impl Order {
+impl ReplyOrder {
     /// Whether every command is answered.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.replies.is_inside()
@@ -70,12 +70,12 @@ impl Order {
     }
 
     /// Passes bytes of the server on, with the own answers whose turn comes in between; nodes are named by what
-    /// `front_of` says.
+    /// `proxy_of` says.
     pub(super) fn pass(
         &mut self,
         mut bytes: &[u8],
         out: &mut Vec<u8>,
-        front_of: &FrontOf<'_>,
+        proxy_of: &ProxyOf<'_>,
     ) -> Result<(), Broken> {
         loop {
             if !self.replies.is_inside() {
@@ -94,7 +94,7 @@ impl Order {
                 None => out.extend_from_slice(&bytes[..end]),
                 Some(mut reply) => {
                     reply.extend_from_slice(&bytes[..end]);
-                    let rewritten = addresses::rewritten(map, &reply, front_of);
+                    let rewritten = addresses::rewritten(map, &reply, proxy_of);
                     out.extend_from_slice(&rewritten.unwrap_or(reply));
                 }
             }
@@ -151,7 +151,7 @@ mod tests {
         let expected =
             b"+own a\r\n+1\r\n>1\r\n+push\r\n$3\r\n+2\n\r\n+own b\r\n+own c\r\n*1\r\n:3\r\n";
         for cut in 0..=server.len() {
-            let (mut order, mut out) = (Order::default(), Vec::new());
+            let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
             order.answer(&mut out, |out| out.extend_from_slice(b"+own a\r\n"));
             order.expect_reply(None);
             order.expect_reply(None);
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn only_what_names_nodes_is_held_and_rewritten() {
-        let front_of = |_: &str, _| Some(SocketAddr::from(([10, 0, 0, 4], 8501)));
+        let proxy_of = |_: &str, _| Some(SocketAddr::from(([10, 0, 0, 4], 8501)));
         // A value that looks like a redirection is none, and a push may come between a map's command and the map.
         let server = b"$12\r\n-MOVED 1 a:1\r\n>1\r\n+push\r\n*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$1\r\na\r\n:1\r\n$2\r\nid\r\n\
             -MOVED 1 a:1\r\n-ERR x\r\n+OK\r\n";
         let expected = b"$12\r\n-MOVED 1 a:1\r\n>1\r\n+push\r\n*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$8\r\n10.0.0.4\r\n:8501\r\n$2\r\nid\r\n\
             +own\r\n-MOVED 1 10.0.0.4:8501\r\n-ERR x\r\n+OK\r\n";
         for cut in 0..=server.len() {
-            let (mut order, mut out) = (Order::default(), Vec::new());
+            let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
             order.expect_reply(None);
             order.expect_reply(Some(ShardMap::Slots));
             order.answer(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
@@ -186,13 +186,13 @@ mod tests {
                 order.expect_reply(None);
             }
             order
-                .pass(&server[..cut], &mut out, &front_of)
+                .pass(&server[..cut], &mut out, &proxy_of)
                 .expect("it is RESP");
             // What is no map passes at once, in pieces.
             let streamed = cut.min(18);
             assert_eq!(out[..streamed], expected[..streamed], "cut at {cut}");
             order
-                .pass(&server[cut..], &mut out, &front_of)
+                .pass(&server[cut..], &mut out, &proxy_of)
                 .expect("it is RESP");
             let (met, expected) = [&out, expected.as_slice()]
                 .map(String::from_utf8_lossy)
@@ -206,7 +206,7 @@ mod tests {
     fn an_own_answer_waits_for_the_end_of_a_push() {
         let push = b">2\r\n+a\r\n$2\r\nbc\r\n";
         for cut in 1..push.len() {
-            let (mut order, mut out) = (Order::default(), Vec::new());
+            let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
             order
                 .pass(&push[..cut], &mut out, &NOWHERE)
                 .expect("it is RESP");

@@ -9,6 +9,8 @@
 
 use std::net::SocketAddr;
 
+use crate::resp::Value;
+
 /// A reply that names nodes, by its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShardMap {
@@ -38,9 +40,6 @@ impl ShardMap {
     }
 }
 
-/// No shard map is nested deeper; each level of a reply is a level of our stack.
-const DEEPEST: u8 = 16;
-
 /// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
 pub(super) type ProxyOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
 
@@ -54,7 +53,7 @@ pub(super) fn rewritten(
         return redirection(reply, proxy_of);
     }
     let map = map?;
-    let mut value = Value::read(&mut &*reply, DEEPEST)?;
+    let mut value = Value::parse(reply)?;
     match map {
         ShardMap::Slots => {
             for range in value.elements() {
@@ -183,117 +182,6 @@ fn line(text: &str, proxy_of: &ProxyOf<'_>) -> String {
         words[1] = address;
     }
     words.join(" ")
-}
-
-/// A reply, taken apart as far as it must be to be put together again.
-#[derive(Debug)]
-enum Value {
-    /// Anything of one line, a null string or array among them.
-    Line(Vec<u8>),
-    /// A string of counted length: its type, and what it says.
-    String(u8, Vec<u8>),
-    /// An array, a set or a map, with keys and values in turn.
-    Aggregate(u8, Vec<Value>),
-}
-
-impl Value {
-    fn bulk(text: &str) -> Self {
-        Self::String(b'$', text.into())
-    }
-
-    fn integer(number: u16) -> Self {
-        Self::Line(format!(":{number}").into())
-    }
-
-    /// Reads one value off `input`, nested at most `depth` deep.
-    fn read(input: &mut &[u8], depth: u8) -> Option<Self> {
-        let end = input.windows(2).position(|two| two == b"\r\n")?;
-        let (line, rest) = (&input[..end], &input[end + 2..]);
-        *input = rest;
-        let (&kind, length) = line.split_first()?;
-        let length = || str::from_utf8(length).ok()?.parse::<usize>().ok();
-        match (kind, length()) {
-            (b'$' | b'=' | b'!', Some(length)) => {
-                let text = input.get(..length)?.to_vec();
-                *input = input.get(length + 2..)?;
-                Some(Self::String(kind, text))
-            }
-            (b'*' | b'~' | b'%', Some(length)) => {
-                let each = if kind == b'%' { 2 } else { 1 };
-                let (length, depth) = (length.checked_mul(each)?, depth.checked_sub(1)?);
-                let elements: Option<_> = (0..length).map(|_| Self::read(input, depth)).collect();
-                Some(Self::Aggregate(kind, elements?))
-            }
-            _ => Some(Self::Line(line.into())),
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let head = |out: &mut Vec<u8>, kind: u8, length: usize| {
-            out.push(kind);
-            out.extend_from_slice(length.to_string().as_bytes());
-            out.extend_from_slice(b"\r\n");
-        };
-        match self {
-            Self::Line(line) => {
-                out.extend_from_slice(line);
-                out.extend_from_slice(b"\r\n");
-            }
-            Self::String(kind, text) => {
-                head(out, *kind, text.len());
-                out.extend_from_slice(text);
-                out.extend_from_slice(b"\r\n");
-            }
-            Self::Aggregate(kind, elements) => {
-                let pairs = *kind == b'%';
-                let length = if pairs {
-                    elements.len() / 2
-                } else {
-                    elements.len()
-                };
-                head(out, *kind, length);
-                for element in elements {
-                    element.write(out);
-                }
-            }
-        }
-    }
-
-    /// What it is made of; nothing, if it is not an aggregate.
-    fn elements(&mut self) -> &mut [Self] {
-        match self {
-            Self::Aggregate(_, elements) => elements,
-            _ => &mut [],
-        }
-    }
-
-    fn elements_mut(&mut self, change: impl FnOnce(&mut Vec<Self>)) {
-        if let Self::Aggregate(_, elements) = self {
-            change(elements);
-        }
-    }
-
-    /// The value of a field: RESP2 has a map as an array of keys and values in turn.
-    fn field(&mut self, name: &str) -> Option<&mut Self> {
-        let mut pairs = self.elements().chunks_exact_mut(2);
-        pairs.find_map(|pair| match pair {
-            [key, value] if key.text() == Some(name) => Some(value),
-            _ => None,
-        })
-    }
-
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::String(_, text) => str::from_utf8(text).ok(),
-            Self::Line(line) => str::from_utf8(line.strip_prefix(b"+")?).ok(),
-            Self::Aggregate(..) => None,
-        }
-    }
-
-    fn port(&self) -> Option<u16> {
-        let Self::Line(line) = self else { return None };
-        str::from_utf8(line.strip_prefix(b":")?).ok()?.parse().ok()
-    }
 }
 
 #[cfg(test)]
@@ -485,17 +373,14 @@ mod tests {
             fn a_reply_is_put_together_as_it_was(value in reply()) {
                 let mut bytes = Vec::new();
                 value.write(&mut bytes);
-                let mut input = bytes.as_slice();
-                let read = Value::read(&mut input, DEEPEST).expect("it is a reply");
-                prop_assert!(input.is_empty());
+                let read = Value::parse(&bytes).expect("it is a reply");
                 let mut again = Vec::new();
                 read.write(&mut again);
                 prop_assert_eq!(&again, &bytes);
                 for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
                     let met = rewritten(Some(map), &bytes, &proxy_of).expect("it is a reply");
                     // Still one whole reply, whatever was put into it.
-                    let mut input = met.as_slice();
-                    prop_assert!(Value::read(&mut input, DEEPEST).is_some() && input.is_empty());
+                    prop_assert!(Value::parse(&met).is_some());
                     if map != ShardMap::Lines {
                         prop_assert_eq!(rewritten(Some(map), &met, &|_, _| None), Some(met));
                     }

@@ -10,7 +10,6 @@
 //! quotes when the store answers them.
 
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +22,7 @@ use super::{Outbox, RedisProxy};
 use crate::ClusteringPolicy;
 use crate::control::RedisFault;
 use crate::entra::token;
-use crate::resp::{self, Hello};
+use crate::resp::{self, CommandReader, Hello};
 use crate::store::Session;
 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -50,8 +49,7 @@ pub(super) struct AuthGate<'a> {
     /// Answers in place of a server.
     session: Option<Session>,
     order: ReplyOrder,
-    /// Parts of the command at hand; kept for its room.
-    parts: Vec<Range<usize>>,
+    commands: CommandReader,
     /// A sign-in is never to be answered, nor anything after it.
     hung: bool,
     ending: bool,
@@ -82,7 +80,7 @@ impl<'a> AuthGate<'a> {
                 .is_none()
                 .then(|| Session::new(Arc::clone(&proxy.store))),
             order: ReplyOrder::default(),
-            parts: Vec::new(),
+            commands: CommandReader::default(),
             hung: false,
             ending: false,
             to_client: Outbox::default(),
@@ -108,15 +106,15 @@ impl<'a> AuthGate<'a> {
     /// Takes all whole commands out of `input`.
     pub(super) fn take_commands(&mut self, input: &mut Vec<u8>) {
         let mut at = 0;
-        let mut parts = std::mem::take(&mut self.parts);
+        let mut commands = std::mem::take(&mut self.commands);
         while !self.ending && !self.hung {
-            match resp::command(&input[at..], self.signed_in.is_some(), &mut parts) {
+            match commands.next(&input[at..], self.signed_in.is_some()) {
                 Ok(None) => break,
                 Ok(Some(length)) => {
                     let raw = &input[at..at + length];
                     at += length;
-                    let arguments: Vec<&[u8]> =
-                        parts.iter().map(|part| &raw[part.clone()]).collect();
+                    let arguments = commands.arguments().iter();
+                    let arguments: Vec<&[u8]> = arguments.map(|part| &raw[part.clone()]).collect();
                     self.take_command(&arguments, raw);
                 }
                 Err(error) => {
@@ -125,10 +123,11 @@ impl<'a> AuthGate<'a> {
                 }
             }
         }
-        self.parts = parts;
-        match self.ending || self.hung {
-            true => input.clear(),
-            false => _ = input.drain(..at),
+        self.commands = commands;
+        if self.ending || self.hung {
+            input.clear();
+        } else {
+            input.drain(..at);
         }
     }
 

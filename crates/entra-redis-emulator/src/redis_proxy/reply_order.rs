@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use super::addresses::{self, ProxyOf, ShardMap};
-use crate::resp::reply::{Replies, Step};
+use crate::resp::{Progress, ReplyReader};
 
 /// The server's bytes are not RESP.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Broken;
 #[derive(Debug, Default)]
 pub(super) struct ReplyOrder {
     waiting: VecDeque<Answer>,
-    replies: Replies,
+    replies: ReplyReader,
     /// What has come of a reply that is held until it is whole.
     held: Option<Vec<u8>>,
     uncounted: bool,
@@ -81,14 +81,14 @@ impl ReplyOrder {
             if !self.replies.is_inside() {
                 self.held = self.names_nodes(bytes).then(Vec::new);
             }
-            let (end, map) = match self.replies.step(bytes) {
-                Step::More => {
+            let (end, map) = match self.replies.next(bytes) {
+                Progress::Incomplete => {
                     self.held.as_mut().unwrap_or(out).extend_from_slice(bytes);
                     return Ok(());
                 }
-                Step::Reply(end) => (end, self.take_expected()),
-                Step::Push(end) => (end, None),
-                Step::Broken => return Err(Broken),
+                Progress::Reply(end) => (end, self.take_expected()),
+                Progress::Push(end) => (end, None),
+                Progress::Malformed => return Err(Broken),
             };
             match self.held.take() {
                 None => out.extend_from_slice(&bytes[..end]),

@@ -27,7 +27,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::control::{Controls, EntraFault};
 use client_certificate::ClientCertificate;
-use errors::EntraError;
+use errors::{EntraError, Reason};
 use issuer::TrustedIssuer;
 use token::{Identity, Issued, Signer};
 
@@ -185,10 +185,10 @@ async fn exchange(
 ) -> Response {
     let checked = match form {
         Ok(Form(form)) => tenant.check(&asked, &form).await,
-        Err(_) => Err(EntraError::MissingParameter("grant_type")),
+        Err(_) => Err(Reason::MissingParameter.with("grant_type")),
     };
     if let Err(error) = checked {
-        return error.answer(&tenant.signer);
+        return error.response(&tenant.signer);
     }
     let (issued, now) = tenant.issue(&tenant.application);
     let left = issued.expires_at - now;
@@ -204,37 +204,37 @@ impl Tenant {
     /// Whether a request deserves the application's token.
     async fn check(&self, asked: &str, form: &Exchange) -> Result<(), EntraError> {
         if !asked.eq_ignore_ascii_case(&self.signer.tenant) {
-            return Err(EntraError::UnknownTenant(asked.into()));
+            return Err(Reason::UnknownTenant.with(asked));
         }
         let given = |value: &Option<String>, name| match value {
             Some(value) if !value.is_empty() => Ok(value.clone()),
-            _ => Err(EntraError::MissingParameter(name)),
+            _ => Err(Reason::MissingParameter.with(name)),
         };
         let grant_type = given(&form.grant_type, "grant_type")?;
         if grant_type != "client_credentials" {
-            return Err(EntraError::UnsupportedGrant(grant_type));
+            return Err(Reason::UnsupportedGrant.with(&grant_type));
         }
         let client_id = given(&form.client_id, "client_id")?;
         let scope = given(&form.scope, "scope")?;
         let Some(resource) = scope.strip_suffix("/.default") else {
-            return Err(EntraError::InvalidScope(scope));
+            return Err(Reason::InvalidScope.with(&scope));
         };
         if !is_redis(resource) {
-            return Err(EntraError::UnknownResource(resource.into()));
+            return Err(Reason::UnknownResource.with(resource));
         }
         if !client_id.eq_ignore_ascii_case(&self.application.client_id) {
-            return Err(EntraError::UnknownApplication(client_id));
+            return Err(Reason::UnknownApplication.with(&client_id));
         }
         match (&form.client_secret, &form.client_assertion) {
             (_, Some(assertion)) => {
                 if form.client_assertion_type.as_deref() != Some(ASSERTION_TYPE) {
-                    return Err(EntraError::MissingParameter("client_assertion_type"));
+                    return Err(Reason::MissingParameter.with("client_assertion_type"));
                 }
                 self.check_assertion(assertion.as_bytes()).await
             }
             (Some(secret), None) if *secret == self.client_secret => Ok(()),
-            (Some(_), None) => Err(EntraError::InvalidSecret),
-            (None, None) => Err(EntraError::NoCredential),
+            (Some(_), None) => Err(Reason::InvalidSecret.into()),
+            (None, None) => Err(Reason::NoCredential.into()),
         }
     }
 }
@@ -242,7 +242,7 @@ impl Tenant {
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`.
 async fn configuration(State(tenant): State<Shared>, Path(asked): Path<String>) -> Response {
     if !asked.eq_ignore_ascii_case(&tenant.signer.tenant) {
-        return EntraError::UnknownTenant(asked).answer(&tenant.signer);
+        return Reason::UnknownTenant.with(&asked).response(&tenant.signer);
     }
     let base = format!("{}{}", tenant.authority, tenant.signer.tenant);
     Json(json!({

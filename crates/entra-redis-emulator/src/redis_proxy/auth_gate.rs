@@ -181,11 +181,11 @@ impl<'a> AuthGate<'a> {
     }
 
     fn hello(&mut self, arguments: &[&[u8]]) {
-        let hello = match Hello::read(arguments) {
+        let hello = match Hello::parse(&arguments[1..]) {
             Ok(hello) => hello,
             Err(text) => return self.answer_error(&text),
         };
-        if let Some((user, token)) = hello.user_and_token {
+        if let Some((user, token)) = hello.credentials {
             match self.sign_in(user, token) {
                 SignIn::Accepted => {}
                 SignIn::Refused => return self.answer_error(WRONGPASS),
@@ -196,7 +196,7 @@ impl<'a> AuthGate<'a> {
             return self.answer_error(NOAUTH_HELLO);
         }
         self.protocol = hello.version.unwrap_or(self.protocol);
-        let arguments = hello.without_sign_in();
+        let arguments = hello.without_credentials();
         let mut raw = Vec::new();
         resp::array(&mut raw, arguments.len());
         for argument in &arguments {

@@ -2,28 +2,27 @@
 
 use super::integer_of;
 
-/// `HELLO`, taken apart; without `Debug`, for it holds a token.
+/// A parsed `HELLO`; without `Debug`, because it has a token in it.
 pub(crate) struct Hello<'a> {
     pub(crate) version: Option<u8>,
-    pub(crate) user_and_token: Option<(&'a [u8], &'a [u8])>,
+    /// User and password of its `AUTH` option.
+    pub(crate) credentials: Option<(&'a [u8], &'a [u8])>,
     pub(crate) name: Option<&'a [u8]>,
 }
 
 impl<'a> Hello<'a> {
-    /// Reads the command's arguments.
+    /// Parses the arguments, without the command's name.
     ///
     /// # Errors
     ///
-    /// Redis' own words for what is wrong, to be sent as an error reply. They repeat the name of an option, never its
-    /// value.
-    pub(crate) fn read(arguments: &[&'a [u8]]) -> Result<Self, String> {
+    /// The text of Redis' error reply. It repeats the name of an option, never its value.
+    pub(crate) fn parse(arguments: &[&'a [u8]]) -> Result<Self, String> {
         let mut hello = Self {
             version: None,
-            user_and_token: None,
+            credentials: None,
             name: None,
         };
-        let Some((version, mut options)) = arguments.get(1..).and_then(|rest| rest.split_first())
-        else {
+        let Some((version, mut options)) = arguments.split_first() else {
             return Ok(hello);
         };
         let version =
@@ -36,7 +35,7 @@ impl<'a> Hello<'a> {
         while let Some((option, rest)) = options.split_first() {
             options = match rest {
                 [user, token, rest @ ..] if option.eq_ignore_ascii_case(b"AUTH") => {
-                    hello.user_and_token = Some((*user, *token));
+                    hello.credentials = Some((*user, *token));
                     rest
                 }
                 [name, rest @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
@@ -52,8 +51,8 @@ impl<'a> Hello<'a> {
         Ok(hello)
     }
 
-    /// The same without its sign-in, as arguments.
-    pub(crate) fn without_sign_in(&self) -> Vec<&'a [u8]> {
+    /// Returns the same command without its `AUTH` option.
+    pub(crate) fn without_credentials(&self) -> Vec<&'a [u8]> {
         let mut arguments: Vec<&[u8]> = vec![b"HELLO"];
         match self.version {
             Some(2) => arguments.push(b"2"),
@@ -72,16 +71,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hello_is_read_in_any_order_and_forwarded_without_its_token() {
+    fn hello_is_parsed_in_any_order_and_forwarded_without_its_token() {
         let words: [&[u8]; 7] = [b"hello", b"3", b"setname", b"n", b"auth", b"u", b"t"];
-        let Ok(hello) = Hello::read(&words) else {
-            panic!("it is well formed");
+        let Ok(hello) = Hello::parse(&words[1..]) else {
+            panic!("a well-formed HELLO was refused");
         };
         let expected: (&[u8], &[u8]) = (b"u", b"t");
-        assert_eq!(hello.user_and_token, Some(expected));
+        assert_eq!(hello.credentials, Some(expected));
         let rest: [&[u8]; 4] = [b"HELLO", b"3", b"SETNAME", b"n"];
-        assert_eq!(hello.without_sign_in(), rest);
-        let refused = |words: &[&[u8]]| Hello::read(words).err().unwrap_or_default();
+        assert_eq!(hello.without_credentials(), rest);
+        let refused = |words: &[&[u8]]| Hello::parse(&words[1..]).err().unwrap_or_default();
         assert!(refused(&[b"HELLO", b"4"]).starts_with("NOPROTO"));
         assert!(refused(&[b"HELLO", b"3", b"AUTH", b"u"]).ends_with("option 'AUTH'"));
     }
@@ -93,17 +92,17 @@ mod tests {
 
         proptest! {
             #[test]
-            fn any_hello_is_read_or_refused_without_its_token(
+            fn any_hello_is_parsed_or_refused_without_repeating_its_token(
                 words in vec(prop_oneof!["AUTH|auth|SETNAME|[0-9]{1,2}|[a-z]{0,8}", Just("hush-hush".to_owned())], 0..9),
             ) {
                 let mut arguments: Vec<&[u8]> = vec![b"HELLO", b"3", b"AUTH", b"user", b"hush-hush"];
                 arguments.extend(words.iter().map(String::as_bytes));
-                match Hello::read(&arguments) {
+                match Hello::parse(&arguments[1..]) {
                     Ok(hello) => {
-                        prop_assert!(hello.user_and_token.is_some());
-                        let rest = hello.without_sign_in();
-                        let again = Hello::read(&rest).expect("it is one");
-                        prop_assert!(again.user_and_token.is_none());
+                        prop_assert!(hello.credentials.is_some());
+                        let rest = hello.without_credentials();
+                        let again = Hello::parse(&rest[1..]).expect("still a HELLO");
+                        prop_assert!(again.credentials.is_none());
                         prop_assert_eq!((again.version, again.name), (hello.version, hello.name));
                     }
                     // An option's name may be anything, the value of a right one is not repeated.

@@ -1,10 +1,10 @@
-//! What it is given wrongly, from outside and from within.
+//! Wrong input, from outside and from within.
 
 use std::time::Duration;
 
 use axum::{Router, routing::get};
 use entra_redis::{
-    app::App,
+    app::{App, install_metrics},
     config::{Config, Environment},
 };
 use tokio::{
@@ -14,7 +14,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Azure, LIMIT, Load, RedisServer, Service, Watched, eventually, metrics};
+use crate::support::{
+    Azure, LIMIT, Load, MonitoredService, RedisServer, Service, eventually, in_own_process,
+};
 
 async fn run(pairs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = crate::support::command(arguments);
@@ -62,7 +64,7 @@ async fn a_password_in_the_endpoint_is_not_repeated() {
 
 /// Before anything is asked or exported, and without a file being read that has no end.
 #[tokio::test]
-async fn what_would_fail_later_is_refused_at_once() {
+async fn a_configuration_that_would_fail_later_is_refused_at_start() {
     let url = "https://user:hush@elsewhere.example:4318";
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
@@ -113,7 +115,7 @@ async fn a_wrong_command_line_is_exit_code_64_and_a_taken_port_is_1() {
 }
 
 #[tokio::test]
-async fn oversized_headers_are_refused_and_hurt_nobody() {
+async fn oversized_headers_are_refused_and_hurt_no_other_request() {
     let service = Service::start(&["dev"], [("", ""); 0]).await;
     let address = service.public.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("it listens");
@@ -130,7 +132,7 @@ async fn oversized_headers_are_refused_and_hurt_nobody() {
 
 /// Closing a socket with bytes unread resets it, and with it go answers that are not yet read.
 #[tokio::test]
-async fn a_body_that_nobody_reads_costs_its_sender_neither_the_answer_nor_the_next_one() {
+async fn an_unread_request_body_costs_its_sender_neither_the_response_nor_the_next_one() {
     let service = Service::start(&["dev"], [("", ""); 0]).await;
     service.ready().await;
     let address = service.public.trim_start_matches("http://");
@@ -186,7 +188,7 @@ async fn slow_redis_is_a_504_within_the_requests_deadline() {
         ("REDIS_COMMAND_TIMEOUT", "10s".to_owned()),
         ("REQUEST_TIMEOUT", "500ms".to_owned()),
     ];
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let mut admin = redis.admin().await;
     redis::cmd("CLIENT")
@@ -259,6 +261,10 @@ async fn more_requests_than_allowed_are_shed_at_once_and_probes_are_not() {
 /// Routes of a caller's own get the same layers: a panic in one of them is a 500 and hurts no other request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_handler_is_a_500_while_others_go_on() {
+    let test = "bad_input::a_panicking_handler_is_a_500_while_others_go_on";
+    if !in_own_process(test).await {
+        return;
+    }
     let azure = Azure::with_lifetime(60).await;
     let mut environment: Environment = azure
         .environment("WorkloadIdentityCredential")
@@ -277,7 +283,8 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
             "/sleep",
             get(async || tokio::time::sleep(Duration::from_secs(60)).await),
         );
-    let app = App::bind(config, metrics()).await.expect("free ports");
+    let metrics = install_metrics(None).expect("the only recorder");
+    let app = App::bind(config, metrics).await.expect("free ports");
     let app = app.routes(routes);
     let url = format!("http://{}", app.public_address());
     let (stop, stopped) = oneshot::channel::<()>();

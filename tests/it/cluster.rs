@@ -1,4 +1,4 @@
-//! The pool and the service against real clusters: three masters and three replicas behind an emulated Azure that
+//! The pool and the service against real clusters: three primaries and three replicas behind an emulated Azure that
 //! announces its nodes by IP address under a certificate for its name alone, with tokens that live for seconds.
 
 mod commands;
@@ -15,7 +15,7 @@ use entra_redis::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisCluster, Service, Traffic, client, eventually};
+use crate::support::{Azure, IncrementLoad, Load, RedisCluster, Service, client, eventually};
 
 /// The emulator before a cluster, with tokens of this life.
 async fn azure(cluster: &RedisCluster, seconds: u64) -> Azure {
@@ -84,7 +84,7 @@ async fn filled(pool: &Pool, connections: usize) {
     .await;
 }
 
-/// The promise, as counts: seven connections (two to each of three masters, one to the endpoint).
+/// The promise, as counts: seven connections (two to each of three primaries, one to the endpoint).
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_cluster() {
     let cluster = RedisCluster::start(3, 1).await;
@@ -105,14 +105,14 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
     let sample = Load::start(&service.url("/sample"), 16);
     let pool = pool(&azure);
     filled(&pool, 7).await;
-    let traffic = Traffic::start(&pool, 16);
+    let traffic = IncrementLoad::start(&pool, 16);
     sleep(Duration::from_secs(40)).await;
     let (good, failures) = sample.stop().await;
     let ledger = traffic.stop().await;
     assert!(failures.is_empty(), "{failures:?}");
     assert!(ledger.failures.is_empty(), "{:?}", ledger.kinds());
     assert!(good > 1000 && ledger.good > 1000, "{good} {}", ledger.good);
-    signed_in_with_the_newest(&service).await;
+    authenticated_with_the_newest(&service).await;
 
     let metric = async |name, labels: &[&str]| service.metric(name, labels).await;
     assert_eq!(metric("redis_connections_opened_total", &[]).await, 7.0);
@@ -131,7 +131,10 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
         "{signed_in} of {wanted}"
     );
     let counts = azure.controls.counts();
-    assert_eq!(counts.auth_repeated, 0, "signed in twice with one token");
+    assert_eq!(
+        counts.auth_repeated, 0,
+        "authenticated twice with one token"
+    );
     assert_eq!(counts.auth_refused, 0);
     assert_eq!(
         counts.connections_opened, 14,
@@ -143,7 +146,7 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
     );
 }
 
-async fn signed_in_with_the_newest(service: &Service) {
+async fn authenticated_with_the_newest(service: &Service) {
     eventually("all connections have the newest token", async || {
         let metrics = service.text("/metrics").await;
         let value = |name| crate::support::metric(&metrics, name, &[]);
@@ -161,9 +164,9 @@ async fn no_command_fails_while_slots_move_and_tokens_rotate() {
     filled(&pool, 7).await;
     let service = Service::start(&[], azure.environment("ManagedIdentityCredential")).await;
     service.ready().await;
-    let slot = cluster.slot_of("PreviousVisitTime").await; // 5499: the second master's
+    let slot = cluster.slot_of("PreviousVisitTime").await; // 5499: the second primary's
     let sample = Load::start(&service.url("/sample"), 8);
-    let traffic = Traffic::start(&pool, 16);
+    let traffic = IncrementLoad::start(&pool, 16);
     let tokens = azure.controls.counts().tokens_issued;
 
     cluster.reshard(1, 2, slot - 30..=slot + 219).await;
@@ -179,7 +182,7 @@ async fn no_command_fails_while_slots_move_and_tokens_rotate() {
     assert!(failures.is_empty(), "{failures:?}");
     assert!(ledger.failures.is_empty(), "{:?}", ledger.kinds());
     assert!(good > 100, "{good}");
-    assert_eq!(cluster.master_of(slot).await, Some(2));
+    assert_eq!(cluster.primary_of(slot).await, Some(2));
     assert_eq!(azure.controls.counts().auth_repeated, 0);
     println!(
         "500 slots moved: {good} requests and {} commands, 0 failures",
@@ -188,18 +191,18 @@ async fn no_command_fails_while_slots_move_and_tokens_rotate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_master_is_lost_commands_fail_only_while_its_slots_have_none() {
+async fn when_a_primary_is_lost_commands_fail_only_while_its_slots_have_none() {
     let mut cluster = RedisCluster::start(3, 1).await;
     let azure = azure(&cluster, 5).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;
-    let traffic = Traffic::start(&pool, 16);
+    let traffic = IncrementLoad::start(&pool, 16);
     let service = Service::start(&[], azure.environment("ManagedIdentityCredential")).await;
     service.ready().await;
     sleep(Duration::from_secs(1)).await;
 
     let slot = cluster.slot_of("PreviousVisitTime").await;
-    let lost = cluster.master_of(slot).await.expect("all agree");
+    let lost = cluster.primary_of(slot).await.expect("all agree");
     let killed = Instant::now();
     cluster.kill(lost);
     let heir = cluster.wait_for_failover(slot, lost).await;
@@ -226,7 +229,7 @@ async fn when_a_master_is_lost_commands_fail_only_while_its_slots_have_none() {
         last.map(|last| last.saturating_duration_since(killed)),
         ledger.kinds()
     );
-    // The dead node is forgotten: two connections to each of three masters, and one to the endpoint.
+    // The dead node is forgotten: two connections to each of three primaries, and one to the endpoint.
     filled(&pool, 7).await;
     assert_eq!(pool.status().size, 7);
 }
@@ -237,8 +240,8 @@ async fn a_node_that_is_added_is_used_without_a_restart() {
     let azure = azure(&cluster, 5).await;
     let pool = pool(&azure);
     filled(&pool, 7).await;
-    let traffic = Traffic::start(&pool, 16);
-    let added = cluster.add_master().await;
+    let traffic = IncrementLoad::start(&pool, 16);
+    let added = cluster.add_primary().await;
     cluster.reshard(0, added, 0..=499).await;
     cluster.reshard(1, added, 6000..=6199).await;
     filled(&pool, 9).await;

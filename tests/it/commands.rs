@@ -1,11 +1,11 @@
-//! The other commands, and what the README says of them.
+//! The other commands, and the README's account of them.
 
 use std::process::Stdio;
 
 use entra_redis::config::Config;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{Service, command, free_port, repository};
+use crate::support::{Port, Service, client_trusting, command, repository};
 
 #[tokio::test]
 async fn config_prints_every_variable_and_hides_secrets() {
@@ -56,7 +56,7 @@ fn table(section: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_readme_says_of_every_variable_what_config_says_and_has_no_other() {
+fn the_readme_lists_every_variable_as_config_does_and_no_other() {
     let known = Config::variables().iter().map(|variable| {
         let default = variable.default.map(|default| format!("`{default}`"));
         vec![
@@ -73,7 +73,7 @@ fn the_readme_says_of_every_variable_what_config_says_and_has_no_other() {
     assert_eq!(listed.len(), known.len());
 }
 
-/// What is served beside the document: the status page, and the document itself.
+/// The routes that are served beside the document: the status page, and the document itself.
 const NOT_IN_THE_DOCUMENT: [&str; 3] = ["GET /", "GET /swagger", "GET /openapi.json"];
 
 #[tokio::test]
@@ -144,7 +144,8 @@ async fn openapi_prints_the_document_that_is_served() {
 
 #[tokio::test]
 async fn healthcheck_asks_the_running_service() {
-    let (port, admin) = (free_port().to_string(), free_port().to_string());
+    let reserved = [Port::reserve(), Port::reserve()];
+    let [port, admin] = reserved.each_ref().map(Port::to_string);
     let ports = [("PORT", port.as_str()), ("ADMIN_PORT", admin.as_str())];
     let healthcheck = async || {
         let mut healthcheck = command(&["healthcheck"]);
@@ -165,7 +166,8 @@ async fn healthcheck_asks_the_running_service() {
 
 #[tokio::test]
 async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
-    let port = free_port().to_string();
+    let reserved = Port::reserve();
+    let port = reserved.to_string();
     let mut emulate = command(&["emulate", "--redis-port", &port, "--token-lifetime", "30s"]);
     let mut child = emulate
         .stdout(Stdio::piped())
@@ -217,9 +219,8 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
         let port = after.trim_start_matches(':').split('/').next();
         port.expect("a port").parse::<u16>().expect("a number")
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let here = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let client = reqwest::Client::builder().no_proxy();
+    let client = client_trusting(&[]);
     let client = client
         .resolve(name, here(port("IDENTITY_ENDPOINT")))
         .build();
@@ -231,11 +232,8 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
     let pem = ask.send().await.expect("it answers").bytes().await;
     let pem = pem.expect("the body is whole");
 
-    let authority = reqwest::Certificate::from_pem(&pem).expect("it is a certificate");
     for variable in ["AZURE_AUTHORITY_HOST", "REDIS_ENDPOINT"] {
-        let client = reqwest::Client::builder().no_proxy();
-        let client = client
-            .tls_certs_only([authority.clone()])
+        let client = client_trusting(&pem)
             .resolve(name, here(port(variable)))
             .build()
             .expect("nothing is special");
@@ -253,9 +251,9 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
     assert_eq!(refused.status.code(), Some(64));
 }
 
-/// For a person, `dev` says what happens to the token and is silent about the rest.
+/// For a person, `dev` prints each token refresh and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_tells_each_rotation_in_one_line() {
+async fn dev_prints_each_rotation_in_one_line() {
     let mut child = command(&["dev", "--token-lifetime", "2s"])
         .env("PORT", "0")
         .stdout(std::process::Stdio::piped())

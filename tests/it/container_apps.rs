@@ -8,7 +8,7 @@ use crate::support::{Azure, Collector, Service, attribute, eventually};
 const REPLICA: &str = "entra-redis--0000001-7d9f6c8b5-x2x4z";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_user_assigned_identity_signs_in_and_the_agent_learns_which_replica_it_is() {
+async fn the_user_assigned_identity_authenticates_and_the_agent_learns_which_replica_it_is() {
     let azure = Azure::with_lifetime(60).await;
     let agent = Collector::start().await;
     let given = |name: &'static str| (name, azure.variable(name).to_owned());

@@ -1,10 +1,8 @@
-//! Each credential signs in, through azure_identity and over real HTTP.
+//! Each credential gets a token and authenticates, through azure_identity and over real HTTP.
 
-use std::os::unix::fs::PermissionsExt;
+use crate::support::{Azure, Load, Service, eventually, example, write_program};
 
-use crate::support::{Azure, Load, Service, eventually, example};
-
-async fn signs_in(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
+async fn authenticates(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
     let mut environment = azure.environment(credential);
     environment.extend(more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
     let service = Service::start(&[], environment).await;
@@ -21,17 +19,17 @@ async fn signs_in(azure: &Azure, credential: &str, more: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn workload_identity_client_secret_and_managed_identity_sign_in() {
+async fn workload_identity_client_secret_and_managed_identity_authenticate() {
     let azure = Azure::with_lifetime(60).await;
     for credential in [
         "WorkloadIdentityCredential",
         "EnvironmentCredential",
         "ManagedIdentityCredential",
     ] {
-        signs_in(&azure, credential, &[]).await;
+        authenticates(&azure, credential, &[]).await;
     }
     // System-assigned: no client id.
-    signs_in(
+    authenticates(
         &azure,
         "ManagedIdentityCredential",
         &[("AZURE_CLIENT_ID", "")],
@@ -41,7 +39,7 @@ async fn workload_identity_client_secret_and_managed_identity_sign_in() {
 
 /// The command-line tools are stood in for by scripts that print what they print, with a token of the emulator's.
 #[tokio::test]
-async fn azure_cli_and_azure_developer_cli_sign_in() {
+async fn azure_cli_and_azure_developer_cli_authenticate() {
     let azure = Azure::with_lifetime(60).await;
     let endpoint = azure.variable("IDENTITY_ENDPOINT");
     let request = crate::support::client()
@@ -82,14 +80,11 @@ async fn azure_cli_and_azure_developer_cli_sign_in() {
     ];
     for (name, answer) in scripts {
         let path = directory.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"))
-            .expect("there is room");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-            .expect("it is ours");
+        write_program(&path, &format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"));
     }
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     for credential in ["AzureCliCredential", "AzureDeveloperCliCredential"] {
-        signs_in(&azure, credential, &[("PATH", &path)]).await;
+        authenticates(&azure, credential, &[("PATH", &path)]).await;
     }
 }
 
@@ -112,7 +107,7 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
     assert_eq!(azure.controls.counts().tokens_issued, 0);
 }
 
-/// Whatever Entra ID answers, the loop goes on, the held token serves, and outcomes are counted.
+/// Whatever Entra ID answers, the loop goes on, the current token serves, and outcomes are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_answer_is_survived_and_counted() {
     use entra_redis::emulator::EntraFault;
@@ -180,7 +175,7 @@ async fn a_failing_credential_is_never_replaced_by_another() {
     assert_eq!(platform.controls.counts().tokens_issued, 0);
 }
 
-/// One line says which credential is used and why the others are not.
+/// One line has the credential in use and the reason against each other one.
 #[tokio::test]
 async fn the_choice_is_explained_in_one_line() {
     let azure = Azure::with_lifetime(60).await;
@@ -206,7 +201,7 @@ async fn the_choice_is_explained_in_one_line() {
     }
 }
 
-/// Nothing is signed in: each credential is named with its reason and what to do. (With managed identity in the list the
+/// Without any credential, each is named with its reason and the fix. (With managed identity in the list the
 /// metadata service's address is asked, which `tests/metadata-service` does in a network of its own.)
 #[tokio::test]
 async fn when_no_credential_is_there_each_is_named_with_what_to_do() {
@@ -301,7 +296,7 @@ async fn refusals_say_what_to_do() {
 
 /// The service principal's certificate, in each form it comes in; made by OpenSSL's command line, as people make them.
 #[tokio::test]
-async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
+async fn a_client_certificate_authenticates_as_pem_and_as_pfx() {
     let directory = tempfile::tempdir().expect("there is room");
     let path = |name: &str| directory.path().join(name).display().to_string();
     let openssl = |arguments: &str| {
@@ -364,7 +359,7 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
             ("AZURE_CLIENT_CERTIFICATE_PATH", &path(file)),
             ("AZURE_CLIENT_CERTIFICATE_PASSWORD", password),
         ];
-        signs_in(&azure, "EnvironmentCredential", &more).await;
+        authenticates(&azure, "EnvironmentCredential", &more).await;
     }
     let bad = [
         ("keyless.pem", "", "no private key"),
@@ -392,8 +387,8 @@ async fn a_client_certificate_signs_in_as_pem_and_as_pfx() {
     }
 }
 
-/// By client id and by object id, through the library; a resource id is refused where it cannot be said. (Virtual machines
-/// take all three: `tests/metadata-service`.)
+/// By client id and by object id, through the library; a resource id is refused where the platform has no parameter for it.
+/// (Virtual machines take all three: `tests/metadata-service`.)
 #[tokio::test]
 async fn a_managed_identity_is_named_in_each_way_the_platform_allows() {
     let azure = Azure::with_lifetime(60).await;

@@ -12,7 +12,7 @@ use entra_redis::emulator::{self, EntraFault, Options, RedisFault};
 use serde_json::Value;
 
 use crate::support::{
-    Azure, Certificates, RedisCluster, RedisServer, Service, command, eventually, free_port,
+    Azure, Certificates, Port, RedisCluster, RedisServer, Service, command, eventually,
 };
 
 type Variables = Vec<(String, String)>;
@@ -193,7 +193,7 @@ async fn without_tokens_their_steps_do_not_apply() {
 /// The report as a person reads it, whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_reads_like_this() {
-    let port = free_port();
+    let port = Port::reserve();
     let output = run(&plain(&format!("127.0.0.1:{port}")), &[]).await;
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).expect("it is text");
@@ -326,7 +326,7 @@ async fn a_certificate_is_refused_with_its_fault() {
             ["not valid yet", "begins later", "clock is behind"],
         ),
     ] {
-        let redis = RedisServer::start_on(free_port(), Some(&certificates)).await;
+        let redis = RedisServer::with_tls(&certificates).await;
         let variables = trusting(&redis, &good);
         says(&the_fault(&variables, "tls", "failed").await, &parts);
     }
@@ -337,7 +337,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     let soon = good.but("localhost", |it| {
         it.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3 * 24 * 3600);
     });
-    let redis = RedisServer::start_on(free_port(), Some(&soon)).await;
+    let redis = RedisServer::with_tls(&soon).await;
     let soon = trusting(&redis, &good);
     let (findings, _) = report(&soon).await;
     let tls = findings.iter().find(|finding| finding["step"] == "tls");
@@ -360,7 +360,7 @@ async fn a_certificate_is_refused_with_its_fault() {
         "--tls-ciphers",
         "ECDHE-ECDSA-AES128-SHA",
     ];
-    let redis = RedisServer::start_with(free_port(), Some(&good), &only_old).await;
+    let redis = RedisServer::start_with(Some(&good), &only_old).await;
     let old = the_fault(&trusting(&redis, &good), "tls", "failed").await;
     says(&old, &["TLS 1.3", "middlebox"]);
 }
@@ -525,11 +525,12 @@ async fn what_entra_id_refuses_is_explained() {
     .await;
     says(&garbage, &["got no token", "port 443"]);
     azure.controls.set_entra(EntraFault::None);
+    let unused = Port::reserve();
     let away = with(
         azure.environment("EnvironmentCredential"),
         &[(
             "AZURE_AUTHORITY_HOST",
-            &format!("https://localhost:{}/", free_port()),
+            &format!("https://localhost:{unused}/"),
         )],
     );
     says(
@@ -684,11 +685,8 @@ async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
         &["OOM", "the cache is full"],
     );
     () = ask(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
-    () = ask(
-        &redis,
-        &["REPLICAOF", "127.0.0.1", &free_port().to_string()],
-    )
-    .await;
+    let unused = Port::reserve();
+    () = ask(&redis, &["REPLICAOF", "127.0.0.1", &unused.to_string()]).await;
     says(
         &the_fault(&variables, "commands", "failed").await,
         &["READONLY", "replica"],

@@ -1,5 +1,5 @@
 //! The emulator as others meet it: its Entra ID by assertions signed by a cluster or by an application's certificate, and
-//! by Microsoft's own SDK for Python, unchanged; its front before a cluster by what it tells of the nodes.
+//! by Microsoft's own SDK for Python, unchanged; its front before a cluster by the nodes that it announces.
 
 mod certificate;
 mod cluster;
@@ -12,9 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use crate::support::Azure;
+use crate::support::{Azure, client_trusting};
 
-/// What changes in a right assertion: `null` takes a claim away.
+/// The changes to a right assertion: `null` removes a claim.
 fn changed(mut right: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().expect("changes are an object") {
         right[name] = value.clone();
@@ -33,14 +33,9 @@ fn now() -> u64 {
 
 /// Exchanges an assertion; answers the AADSTS code, 0 for a token, and the error's description.
 async fn exchange(azure: &Azure, assertion: &str) -> (u64, String) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let authority = std::fs::read(azure.variable("REDIS_CA_FILE")).expect("it is there");
-    let authority = reqwest::Certificate::from_pem(&authority).expect("it is PEM");
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([authority])
-        .build()
-        .expect("there is nothing to go wrong");
+    let client = client_trusting(&authority).build();
+    let client = client.expect("there is nothing to go wrong");
     let (host, tenant) = ["AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID"]
         .map(|name| azure.variable(name))
         .into();

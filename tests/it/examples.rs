@@ -1,4 +1,4 @@
-//! What others build on the library, as the README shows it: each example is run against the emulated Azure.
+//! Programs built on the library, as the README shows them: each example is run against the emulated Azure.
 
 use entra_redis::emulator::EntraFault;
 use serde_json::Value;
@@ -70,7 +70,7 @@ async fn a_route_of_ones_own_without_a_token_is_a_problem_that_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_library_alone_signs_in_and_counts() {
+async fn the_library_alone_authenticates_and_counts() {
     let redis = RedisServer::start().await;
     let azure = Azure::start(entra_redis::emulator::Options {
         redis: Some(redis.address()),

@@ -1,8 +1,8 @@
-//! What a caller sees when something breaks: each fault between the caller and Redis, made for real, once.
+//! Responses to callers under faults: each fault between the caller and Redis, made for real, once.
 //!
-//! "Never drop a request" is said here, fault by fault: either no request fails, or each failure is a named problem document
-//! within the request's deadline, and service is there again within 5 s of the end of the fault, without a restart. Through
-//! all of it `/healthz` says yes and nothing panics: [`Watched`] sees to that.
+//! "Never drop a request" is defined here, fault by fault: either no request fails, or each failure is a named problem
+//! document within the request's deadline, and service resumes within 5 s of the end of the fault, without a restart.
+//! During all of it `/healthz` is 200 and nothing panics: [`MonitoredService`] checks that.
 //!
 //! What does not belong here: rotation without a fault (`rotation`), a cluster's faults (`cluster`), start and stop.
 //!
@@ -10,18 +10,19 @@
 //! - Redis stopped and started again: `redis`; from the start on: `start_stop::without_redis_at_start_…`.
 //! - All connections killed: `network::connections_reset_…`; the library's part alone:
 //!   `real_redis::connections_killed_under_load_fail_no_idempotent_command`.
-//! - Sign-in refused, unanswered, or with a token that Redis knows late: `sign_in`.
+//! - AUTH refused, unanswered, or with a token that Redis accepts late: `sign_in`.
 //! - Entra ID away for 90 % of a token's life: `rotation::entra_failing_for_most_of_a_tokens_life_costs_no_request`; past
-//!   its end: `rotation::when_entra_stays_away_past_the_end_…`; away or hanging at start: `start_stop::without_a_token_at_start_…`,
-//!   `start_stop::service_resumes_soon_after_entra_stopped_hanging`.
-//! - Redis black-holed, sockets half open, connections forgotten by what is between: `network`; the library's part alone:
+//!   its expiry: `rotation::when_entra_stays_away_past_expiry_…`; away or hanging at start:
+//!   `start_stop::without_a_token_at_start_…`, `start_stop::service_resumes_soon_after_entra_stopped_hanging`.
+//! - Redis black-holed, sockets half open, connections forgotten by the network: `network`; the library's part alone:
 //!   `real_redis::a_connection_that_falls_silent_is_replaced`.
 //! - Slow Redis and slow networks: `redis`, `network`; one command: `bad_input::slow_redis_is_a_504_…`.
 //! - The clock set while it runs: `clock`.
 //! - Access keys disabled, `maxclients`, OOM, READONLY: `redis`.
 //! - Thousands of clients, too many open files, slow clients: `callers`; shedding by the number:
 //!   `bad_input::more_requests_than_allowed_are_shed_at_once_and_probes_are_not`.
-//! - An answer cut off after the command ran: `outcome`; the connection killed: `real_redis::a_cut_command_is_told_apart_…`.
+//! - A reply cut off after the command ran: `outcome`; the connection killed:
+//!   `real_redis::a_command_cut_off_is_outcome_unknown_…`.
 
 mod callers;
 mod clock;
@@ -35,11 +36,11 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::support::{Load, Watched, eventually};
+use crate::support::{Load, MonitoredService, eventually};
 
-/// What one caller was told.
+/// A response as one caller got it.
 #[derive(Debug)]
-struct Told {
+struct CallerResponse {
     status: u16,
     /// The last word of the problem's type; empty where all was well.
     problem: String,
@@ -48,7 +49,7 @@ struct Told {
 }
 
 /// Asks `/sample` once. Whatever the answer, it carries an id.
-async fn ask(service: &Watched) -> Told {
+async fn ask(service: &MonitoredService) -> CallerResponse {
     let asked = Instant::now();
     let answer = service.get("/sample").await;
     let status = answer.status().as_u16();
@@ -70,7 +71,7 @@ async fn ask(service: &Watched) -> Told {
         false => String::new(),
     };
     assert_eq!(status == 200, problem.is_empty(), "{body}");
-    Told {
+    CallerResponse {
         status,
         problem,
         retry_after,
@@ -78,13 +79,17 @@ async fn ask(service: &Watched) -> Told {
     }
 }
 
-/// Waits until callers are told of this problem, with this status; answers the first that was.
-async fn told(service: &Watched, status: u16, problem: &str) -> Told {
+/// Waits for a response with this status and problem, and returns it.
+async fn wait_for_problem(
+    service: &MonitoredService,
+    status: u16,
+    problem: &str,
+) -> CallerResponse {
     let mut last = None;
     eventually(&format!("{status} {problem}"), async || {
-        let told = ask(service).await;
-        let is_it = told.status == status && told.problem == problem;
-        last = Some(told);
+        let response = ask(service).await;
+        let is_it = response.status == status && response.problem == problem;
+        last = Some(response);
         is_it
     })
     .await;
@@ -92,7 +97,7 @@ async fn told(service: &Watched, status: u16, problem: &str) -> Told {
 }
 
 /// The end of a fault was just now.
-async fn back_within_5_s(service: &Watched) {
+async fn back_within_5_s(service: &MonitoredService) {
     let end = Instant::now();
     eventually("service", async || ask(service).await.status == 200).await;
     let took = end.elapsed();
@@ -103,7 +108,7 @@ async fn back_within_5_s(service: &Watched) {
 }
 
 /// Load that runs.
-async fn under_load(service: &Watched, workers: usize) -> Load {
+async fn under_load(service: &MonitoredService, workers: usize) -> Load {
     let load = Load::start(&service.url("/sample"), workers);
     more(&load, 50).await;
     load
@@ -133,7 +138,7 @@ fn only(failures: &BTreeMap<String, u64>, known: &[(u16, &str)]) {
     }
 }
 
-/// A service before a Redis in plain text that asks nobody who he is.
+/// A service before a Redis in plain text that requires no authentication.
 fn plain(address: impl Into<String>) -> Vec<(String, String)> {
     with([
         ("REDIS_ENDPOINT", address.into().as_str()),

@@ -1,8 +1,8 @@
-//! What anybody can send: requests right, wrong and cut, over HTTP/1.1 and HTTP/2, to both ports.
+//! Requests right, wrong and cut, over HTTP/1.1 and HTTP/2, to both ports.
 //!
 //! Requests are random; one that fails is made as small as it can be and printed. `PROPTEST_CASES=5000` makes more of
-//! them than the 256 of each test. What always holds: whoever sends a request gets an answer of a status that the service
-//! knows, never a 500; whatever else comes in, the connection ends; the service goes on and has met no fault of its own.
+//! them than the 256 of each test. Each request gets a response with a status that the service
+//! documents, never a 500; on any other input the connection is closed; the service goes on without an internal error.
 
 use std::net::SocketAddr;
 
@@ -267,7 +267,7 @@ fn judge(
     prop_assert!(
         !id.is_empty() && id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic())
     );
-    // What `/readyz` says has one form, whatever the status.
+    // The body of `/readyz` has one form, whatever the status.
     if status >= 400 && kind != Some("application/json") {
         prop_assert_eq!(kind, Some("application/problem+json"), "{}", status);
         if let Some(body) = body {
@@ -301,7 +301,7 @@ fn any_request_is_answered() {
     });
 }
 
-/// What is almost a request: cut, with something put in, or several behind each other; or none at all.
+/// Almost a request: cut, with something put in, or several behind each other; or none at all.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let frame = (any::<u8>(), any::<u8>(), 0..5_u32, vec(any::<u8>(), 0..40)).prop_map(
@@ -338,7 +338,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn any_bytes_are_let_go() {
+fn any_bytes_are_disconnected() {
     Surface::start().meets(bytes(), async |port, bytes| {
         let answer = exchange(port, &bytes, true).await?;
         if answer.starts_with(b"HTTP/1.1 ") {
@@ -384,7 +384,7 @@ async fn answer_over_http_2(
     std::future::poll_fn(|context| requests.poll_ready(context)).await?;
     let (answer, mut body) = requests.send_request(request, sent.body.is_empty())?;
     if !sent.body.is_empty() {
-        // Where it is not taken, the answer says so.
+        // Where it is not accepted, the response shows it.
         let _ = body.send_data(sent.body.clone().into(), true);
     }
     let (head, mut answered) = answer.await?.into_parts();

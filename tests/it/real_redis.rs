@@ -17,7 +17,7 @@ use entra_redis::{
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-use crate::support::{Certificates, Fault, LIMIT, Proxy, RedisServer, chain, eventually};
+use crate::support::{Certificates, Fault, LIMIT, Port, Proxy, RedisServer, chain, eventually};
 
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -30,9 +30,9 @@ struct Issuer {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
-    /// The user's password is replaced: the old one signs nobody in any more.
+    /// The user's password is replaced: the old one no longer authenticates.
     Replace,
-    /// The user changes, and the old one is deleted soon after: Redis closes connections still signed in as it.
+    /// The user changes, and the old one is deleted soon after: Redis closes connections still authenticated as it.
     Alternate,
     /// Redis accepts the token only some time after it was issued.
     Late,
@@ -51,7 +51,7 @@ impl TokenSource for Issuer {
             Way::Replace | Way::Late => "user".to_owned(),
         };
         let token = format!("token-{number}-{}", "x".repeat(1500));
-        let mut admin = self.admin.lock().expect("no panic while held").clone();
+        let mut admin = self.admin.lock().expect("no panic under the lock").clone();
         let (user, password) = (username.clone(), format!(">{token}"));
         let accept = async move {
             let mut setuser = redis::cmd("ACL");
@@ -100,7 +100,7 @@ fn endpoint(port: u16) -> Endpoint {
     format!("localhost:{port}").parse().expect("it is one")
 }
 
-/// How many connections Redis has ever accepted.
+/// The number of connections that Redis has ever accepted.
 async fn accepted(redis: &RedisServer) -> u64 {
     let info: String = redis::cmd("INFO")
         .arg("stats")
@@ -221,7 +221,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command() {
 }
 
 #[tokio::test]
-async fn a_cut_command_is_told_apart_and_not_sent_again() {
+async fn a_command_cut_off_is_outcome_unknown_and_not_sent_again() {
     let redis = RedisServer::start().await;
     let pool = plain(&redis);
     pool.opened().await;
@@ -242,7 +242,7 @@ async fn a_cut_command_is_told_apart_and_not_sent_again() {
     let error = waiting
         .await
         .expect("no panic")
-        .expect_err("its connection ended");
+        .expect_err("its connection was closed");
     assert!(
         matches!(error, entra_redis::redis::Error::OutcomeUnknown(_)),
         "{error:?}"
@@ -269,6 +269,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
     let redis = RedisServer::with_tls(&certificates).await;
     let wrong_name = RedisServer::with_tls(&others).await;
     let expired = RedisServer::with_tls(&certificates.expired("localhost")).await;
+    let unused = Port::reserve();
     let to = |port, certificates: &Certificates| {
         Pool::builder(endpoint(port))
             .ca_file(certificates.path("ca.pem"))
@@ -278,10 +279,7 @@ async fn each_way_to_fail_at_connecting_is_named() {
         (to(redis.tls_port, &others), "UnknownIssuer"),
         (to(wrong_name.tls_port, &others), "not valid for name"),
         (to(expired.tls_port, &certificates), "certificate expired"),
-        (
-            to(crate::support::free_port(), &certificates),
-            "Connection refused",
-        ),
+        (to(unused.number, &certificates), "Connection refused"),
         (
             to(redis.tls_port, &certificates).access_key(Secret::new("wrong")),
             "AUTH",
@@ -298,15 +296,17 @@ async fn each_way_to_fail_at_connecting_is_named() {
         let text = connect_error(&pool).await;
         assert!(text.contains(expected), "{expected} in {text}");
     }
+    let of_the_process = rustls::crypto::CryptoProvider::get_default();
+    assert!(of_the_process.is_none(), "no test and no library sets one");
 }
 
 #[tokio::test]
-async fn an_access_key_signs_in() {
+async fn an_access_key_authenticates() {
     let (_redis, pool) = with_key("a test's key").await;
     pool.opened().await;
     pool.query::<()>(&redis::cmd("PING"))
         .await
-        .expect("it is signed in");
+        .expect("it is authenticated");
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn tokens_and_plain_text_are_refused_together() {
     assert!(builder.build().is_err());
 }
 
-/// redis-server with an access key, and a pool that signs in with it.
+/// redis-server with an access key, and a pool that authenticates with it.
 async fn with_key(key: &str) -> (RedisServer, Pool) {
     let redis = RedisServer::start().await;
     let mut set = redis::cmd("CONFIG");
@@ -357,7 +357,7 @@ async fn with_key(key: &str) -> (RedisServer, Pool) {
 }
 
 #[tokio::test]
-async fn a_connection_that_redis_says_is_not_signed_in_is_replaced() {
+async fn a_connection_that_redis_reports_as_not_authenticated_is_replaced() {
     let (_redis, pool) = with_key("a test's key").await;
     let mut connection = pool.get().await.expect("it opens");
     // RESET signs the connection out.
@@ -373,7 +373,7 @@ async fn a_connection_that_redis_says_is_not_signed_in_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_was_sent_to_sign_in_is_in_no_error() {
+async fn credentials_are_in_no_error() {
     let key = "not-to-be-seen-by-anybody";
     let redis = RedisServer::with_arguments(&["--rename-command", "AUTH", ""]).await;
     let builder = Pool::builder(endpoint(redis.port)).plain_text();
@@ -390,7 +390,7 @@ async fn what_was_sent_to_sign_in_is_in_no_error() {
 
 /// A load balancer with nothing behind it, which ends connections at once, and one that answers the first commands.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_end_at_once_are_opened_ever_more_slowly() {
+async fn connections_that_close_immediately_are_opened_ever_more_slowly() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for answers in [0, 2] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -417,7 +417,7 @@ async fn connections_that_end_at_once_are_opened_ever_more_slowly() {
     }
 }
 
-/// What ends all connections at once, soon after they were opened, says nothing against opening them again.
+/// Connections closed all at once, soon after they were opened, are no reason to open them again slowly.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_killed_together_as_soon_as_they_are_open_are_opened_again_at_once() {
     let redis = RedisServer::start().await;
@@ -502,7 +502,7 @@ async fn a_connection_that_falls_silent_is_replaced() {
     .await;
 }
 
-/// A pool that nobody uses, while an hour passes: its PINGs count as use, where Azure closes what was idle for 10 minutes.
+/// An unused pool while an hour passes: its PINGs count as use, where Azure closes connections idle for 10 minutes.
 #[tokio::test]
 async fn an_idle_connection_is_used_within_the_idle_limit() {
     let redis = RedisServer::start().await;
@@ -532,7 +532,7 @@ async fn an_idle_connection_is_used_within_the_idle_limit() {
     pool.close().await;
 }
 
-/// Nobody asks, the peer is gone and the kernel's probes are answered: still it is found and replaced.
+/// Without a request, with a peer that is gone and the kernel's probes answered, it is still found and replaced.
 #[tokio::test]
 async fn an_idle_connection_that_falls_silent_is_replaced() {
     let redis = RedisServer::start().await;
@@ -545,7 +545,7 @@ async fn an_idle_connection_that_falls_silent_is_replaced() {
     let mut seconds = 0;
     while proxy.accepted() == silent {
         seconds += 1;
-        assert!(seconds < 120, "nobody has noticed");
+        assert!(seconds < 120, "the silent connection was not replaced");
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(1)).await;
         tokio::time::resume();

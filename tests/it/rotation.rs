@@ -1,10 +1,10 @@
-//! Tokens rotate under load and nobody notices.
+//! Tokens rotate under load without a failed request.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually};
+use crate::support::{Azure, Load, MonitoredService, RedisServer, Service, eventually};
 
 /// `dev --token-lifetime 5s` for a minute at 64 connections: the promise, as counts.
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_for_a_minu
     );
 }
 
-/// Waits until each connection is signed in with the newest token, which takes a stagger after each rotation.
+/// Waits until each connection is authenticated with the newest token, which takes a stagger after each rotation.
 async fn settle(service: &Service) {
     let start = Instant::now();
     loop {
@@ -101,12 +101,12 @@ async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
     );
 }
 
-/// The sign-in of each connection ends with its token unless it was renewed: without a newer one, Redis says no.
+/// The authentication of each connection expires with its token unless it was renewed: without a newer one, Redis refuses.
 #[tokio::test]
-async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resumes_with_it() {
+async fn when_entra_stays_away_past_expiry_callers_get_a_named_503_and_service_resumes_with_it() {
     use entra_redis::emulator::EntraFault;
     let azure = Azure::with_lifetime(3).await;
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     azure.controls.set_entra(EntraFault::Status(500));
     eventually("no token is left", async || {
@@ -137,12 +137,12 @@ async fn when_entra_stays_away_past_the_end_callers_are_told_so_and_service_resu
     service.ready().await;
 }
 
-/// A hiccup of Entra, or tokens that come again, cost nothing while the held token lives.
+/// A hiccup of Entra ID, or the same token again, costs nothing while the current token lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
     use entra_redis::emulator::EntraFault;
     let azure = Azure::with_lifetime(8).await;
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     let load = Load::start(&service.url("/sample"), 8);
     for fault in [
@@ -150,7 +150,7 @@ async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
         EntraFault::SameToken,
         EntraFault::Garbage,
     ] {
-        // A new token is asked for at 65 to 75 % of 8 s: the fault is met, and gone before the end.
+        // A new token is asked for at 65 to 75 % of 8 s: the fault hits that request, and is gone before the token expires.
         let issued = async || azure.controls.counts().tokens_issued;
         let before = issued().await;
         eventually("a fresh token", async || issued().await > before).await;
@@ -167,7 +167,7 @@ async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
         let count = service
             .metric("entra_token_refresh_total", &[&outcome])
             .await;
-        assert!(count >= 1.0, "{outcome} was met");
+        assert!(count >= 1.0, "{outcome} was not counted");
     }
     assert_eq!(
         service.metric("redis_connections_opened_total", &[]).await,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Azure, Service, eventually};
 
 #[tokio::test]
-async fn the_second_visit_is_told_the_time_of_the_first() {
+async fn the_second_visit_returns_the_time_of_the_first() {
     let azure = Azure::with_lifetime(60).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
@@ -55,7 +55,7 @@ async fn the_second_visit_is_told_the_time_of_the_first() {
 }
 
 #[tokio::test]
-async fn json_is_for_those_who_ask_for_it() {
+async fn json_is_returned_where_it_is_accepted() {
     let azure = Azure::with_lifetime(60).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
@@ -79,7 +79,7 @@ async fn json_is_for_those_who_ask_for_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_problem_document_with_a_request_id() {
+async fn an_unknown_path_is_a_problem_document_with_a_request_id() {
     let azure = Azure::with_lifetime(60).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
     let client = &service.client;

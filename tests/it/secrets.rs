@@ -1,7 +1,7 @@
 //! No token, key or assertion in anything that leaves the process, at any level, in any spelling.
 //!
 //! Every command is run with secrets in its environment, every endpoint is asked, and what is exported is read: a secret
-//! may travel to where it signs in and nowhere else.
+//! may travel to where it authenticates and nowhere else.
 
 use std::{fmt::Write, process::Output, time::Duration};
 
@@ -21,7 +21,7 @@ const EXPORT_KEY: &str = "sent+with/each=export";
 /// A credential of these tests alone: the others are Azure's names.
 const CERTIFICATE: &str = "a client certificate";
 
-/// What must not be seen, in the spellings in which it could be.
+/// The secrets that must not be seen, in the encodings in which they could be.
 struct Secrets(Vec<(String, Vec<String>)>);
 
 impl Secrets {
@@ -42,7 +42,7 @@ impl Secrets {
         self.0.push((what.to_owned(), spellings(secret)));
     }
 
-    /// Those of an emulated Azure: what signs in there, and how its tokens and assertions begin.
+    /// Those of an emulated Azure: its credentials, and how its tokens and assertions begin.
     async fn add_of(&mut self, azure: &Azure) {
         self.add("the client secret", azure.variable("AZURE_CLIENT_SECRET"));
         self.add("the identity header", azure.variable("IDENTITY_HEADER"));
@@ -167,7 +167,7 @@ async fn everything_that_is_answered(service: &Service) -> String {
     seen
 }
 
-/// What a deployment could have in its environment beside what it uses.
+/// Variables that a deployment could have in its environment beside those it uses.
 fn other_secrets(environment: &mut Vec<(String, String)>, collector: &Collector) {
     for (name, value) in [
         ("RUST_LOG", "trace"),
@@ -185,7 +185,7 @@ fn other_secrets(environment: &mut Vec<(String, String)>, collector: &Collector)
     }
 }
 
-/// What came by OTLP, but for the headers that open the collector.
+/// Everything received by OTLP, but for the headers that authenticate to the collector.
 fn exported(collector: &Collector) -> String {
     let mut got = collector.got();
     let opened = got.headers.iter().any(|one| one["x-key"] == EXPORT_KEY);
@@ -274,13 +274,16 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
         azure.controls.set_entra(fault);
         // The first that fails may have been on its way before.
         let before = failed(&service);
-        eventually("the fault is met", async || failed(&service) > before + 1).await;
+        eventually("a request hits the fault", async || {
+            failed(&service) > before + 1
+        })
+        .await;
     }
     answers += &everything_that_is_answered(&service).await;
     azure.controls.set_entra(EntraFault::None);
     azure.controls.set_redis(RedisFault::RefuseAuth);
     azure.controls.disconnect_all();
-    eventually("signing in is refused", async || {
+    eventually("authentication is refused", async || {
         service.log().contains("WRONGPASS")
     })
     .await;
@@ -299,7 +302,7 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_access_key_is_shown_by_nothing_that_signs_in_with_it() {
+async fn an_access_key_is_shown_nowhere() {
     let redis = RedisServer::start().await;
     let mut admin = redis.admin().await;
     let set = redis::cmd("CONFIG")
@@ -334,7 +337,7 @@ async fn an_access_key_is_shown_by_nothing_that_signs_in_with_it() {
         .query_async::<()>(&mut admin)
         .await;
     kill.expect("they are closed");
-    eventually("signing in is refused", async || {
+    eventually("authentication is refused", async || {
         service.log().contains("WRONGPASS")
     })
     .await;
@@ -347,7 +350,7 @@ async fn an_access_key_is_shown_by_nothing_that_signs_in_with_it() {
     secrets.are_not_in("OTLP", &exported(&collector));
 }
 
-/// A command that ends by itself; nobody listens on its port.
+/// A command that exits by itself; nothing listens on its port.
 async fn run(arguments: &[&str], environment: &[(String, String)]) -> Output {
     let mut command = command(arguments);
     command.envs(environment.iter().cloned());
@@ -410,7 +413,7 @@ async fn no_command_prints_a_secret() {
         }
     }
 
-    // What `dev` signs in with is its own; what its environment has is of no use to it.
+    // `dev` authenticates with its own credentials; those of its environment are not used.
     let mut dev = Service::start(&["dev", "--token-lifetime", "2s"], environment.clone()).await;
     dev.ready_at_admin().await;
     let answers = everything_that_is_answered(&dev).await;

@@ -1,6 +1,6 @@
 //! The promise over time: the service under load while its world breaks, and through thousands of rotations.
 //!
-//! Both are run by `tests/soak`, which says how long, and print one table. `disturbances` holds what is broken, `watch`
+//! Both are run by `tests/soak`, which sets how long, and print one table. `disturbances` has the faults, `watch`
 //! what is looked at meanwhile. What one fault does to callers is not shown here but in the other modules.
 
 mod disturbances;
@@ -21,10 +21,10 @@ use crate::support::{Azure, Failure, Load, Record, Service};
 const CALLERS: usize = 16;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How many replicas share the rotations.
+/// The number of replicas that share the rotations.
 const REPLICAS: u64 = 8;
 
-/// What is left of a token at least when the next fault is made, so that a hiccup of Entra ID does not outlast it.
+/// The least remaining life of a token when the next fault is made, so that a hiccup of Entra ID does not outlast it.
 const ENOUGH_LEFT: Duration = Duration::from_secs(4);
 
 /// Then its connections must be open again, and on the newest token, within this time.
@@ -137,13 +137,13 @@ async fn nothing_is_lost_while_faults_come_at_random() {
 struct Entry {
     disturbance: Disturbance,
     began: Instant,
-    /// How long after it was over the service answered.
+    /// The time from its end until the service answered.
     resumed: Duration,
     ended: Instant,
 }
 
 impl Entry {
-    /// Whether the request was under way in an outage.
+    /// Returns whether the request was in progress in an outage.
     fn excuses(&self, failure: &Failure) -> bool {
         self.disturbance.is_outage() && failure.began < self.ended && failure.ended > self.began
     }
@@ -251,7 +251,7 @@ struct Rotated {
 }
 
 impl Rotated {
-    /// How many re-AUTHs there are to be.
+    /// The expected number of re-authentications.
     fn wanted(&self) -> f64 {
         2.0 * (self.last.rotations - self.first.rotations)
     }
@@ -311,7 +311,7 @@ fn tenth(samples: &[Sample], number: usize, what: fn(&Sample) -> f64) -> f64 {
 
 /// A service where all is well.
 struct Settled {
-    /// How long it took until it answered, and until all was well.
+    /// The time until it answered, and until everything was normal.
     resumed: Duration,
     well: Duration,
     sample: Sample,
@@ -345,7 +345,7 @@ async fn settled(service: &Service, left: Duration, speed: u32) -> Settled {
     }
 }
 
-/// Keeps what the service has said, which is too much to be printed, and tells where.
+/// Keeps the service's log, which is too long to print, and returns its path.
 fn kept(service: &Service) -> String {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak.log");
     std::fs::write(&path, service.log()).expect("it can be written");

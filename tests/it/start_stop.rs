@@ -5,7 +5,7 @@ use std::time::Duration;
 use entra_redis::emulator::{EntraFault, Options};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Azure, Load, RedisServer, Service, Watched, eventually, free_port};
+use crate::support::{Azure, Load, MonitoredService, Port, RedisServer, Service, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
@@ -42,7 +42,7 @@ async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
 }
 
 #[tokio::test]
-async fn while_draining_answers_tell_clients_to_come_back_on_another_connection() {
+async fn while_draining_responses_make_clients_reconnect() {
     let azure = Azure::with_lifetime(60).await;
     let mut environment = azure.environment("WorkloadIdentityCredential");
     environment.push(("DRAIN_DELAY".to_owned(), "3s".to_owned()));
@@ -79,7 +79,7 @@ async fn sigterm_before_a_token_was_ever_had_exits_0() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_stops_it_immediately() {
     let azure = Azure::with_lifetime(60).await;
     let mut environment = azure.environment("WorkloadIdentityCredential");
     environment.push(("DRAIN_DELAY".to_owned(), "60s".to_owned()));
@@ -102,7 +102,7 @@ async fn open_requests_are_finished_after_sigterm() {
     ];
     let mut service = Service::start(&[], environment).await;
     service.ready().await;
-    // Redis answers nobody for a second, so the request is open when the signal comes.
+    // Redis does not respond for a second, so the request is open when the signal comes.
     let mut admin = redis.admin().await;
     redis::cmd("CLIENT")
         .arg("PAUSE")
@@ -119,10 +119,10 @@ async fn open_requests_are_finished_after_sigterm() {
 }
 
 #[tokio::test]
-async fn without_a_token_at_start_it_stays_up_says_so_and_recovers_by_itself() {
+async fn without_a_token_at_start_it_stays_up_reports_it_and_recovers_by_itself() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_entra(EntraFault::Status(503));
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
         report["checks"]["token"]["detail"] == "no token was had yet; the credential was refused"
@@ -157,12 +157,13 @@ async fn without_a_token_at_start_it_stays_up_says_so_and_recovers_by_itself() {
 }
 
 #[tokio::test]
-async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
+async fn with_an_unreachable_token_endpoint_it_stays_up_and_reports_it() {
     let azure = Azure::with_lifetime(60).await;
     let mut environment = azure.environment("WorkloadIdentityCredential");
+    let unused = Port::reserve();
     environment.push((
         "AZURE_AUTHORITY_HOST".to_owned(),
-        format!("https://localhost:{}/", free_port()),
+        format!("https://localhost:{unused}/"),
     ));
     let service = Service::start(&[], environment).await;
     eventually("the failure is known", async || {
@@ -176,14 +177,14 @@ async fn with_nobody_at_the_token_endpoint_it_stays_up_and_says_so() {
 }
 
 #[tokio::test]
-async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
-    let port = free_port();
+async fn without_redis_at_start_it_stays_up_reports_it_and_recovers_by_itself() {
+    let port = Port::reserve();
     let environment = [
         ("REDIS_ENDPOINT", format!("localhost:{port}")),
         ("REDIS_AUTH", "none".to_owned()),
         ("REDIS_TLS", "false".to_owned()),
     ];
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     eventually("the failure is known", async || {
         let (_, report) = service.readiness().await;
         report["checks"]["redis"]["detail"] == "Redis does not answer; 0 of 1 connections are open"
@@ -204,11 +205,11 @@ async fn without_redis_at_start_it_stays_up_says_so_and_recovers_by_itself() {
             .contains("problem:redis-unavailable")
     );
 
-    let mut redis = RedisServer::start_on(port, None).await;
+    let mut redis = RedisServer::start_on(port).await;
     service.ready().await;
     assert_eq!(service.get("/sample").await.status(), 200);
 
-    // And again while it runs: lost, said, and back.
+    // The same while it runs: lost, reported, and back.
     redis.kill();
     eventually("not ready", async || service.readiness().await.0 == 503).await;
     assert_eq!(service.get("/sample").await.status(), 503);
@@ -244,7 +245,7 @@ async fn redis_behind_the_front_down_at_start_is_no_other_case() {
 async fn service_resumes_soon_after_entra_stopped_hanging() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_entra(EntraFault::Hang);
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     // The fourth attempt is given more time than service may then take to be back.
     eventually("three attempts failed", async || {
         let failure = ["outcome=\"failure\""];
@@ -287,7 +288,7 @@ async fn a_user_who_may_not_ping_is_ready() {
 }
 
 #[tokio::test]
-async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
+async fn redis_that_accepts_and_does_not_respond_is_a_503_within_the_deadline() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let environment = [
         (
@@ -297,7 +298,7 @@ async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
         ("REDIS_AUTH", "none".to_owned()),
         ("REDIS_TLS", "false".to_owned()),
     ];
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     let response = service.get("/sample").await;
     assert_eq!(response.status(), 503);
     assert!(
@@ -309,12 +310,12 @@ async fn redis_that_accepts_and_says_nothing_is_a_503_within_the_deadline() {
     );
 }
 
-/// Somebody who reads the log and stops reading, or goes away, must not stop the service.
+/// A reader of the log that stops reading, or goes away, must not stop the service.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_exit() {
+async fn an_unread_log_stops_neither_requests_nor_the_exit() {
     let redis = RedisServer::start().await;
     for is_closed in [false, true] {
-        let port = free_port();
+        let port = Port::reserve();
         let mut child = crate::support::command(&[])
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())

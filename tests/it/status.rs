@@ -1,10 +1,10 @@
-//! The status page: what it is made of, and what it tells whom.
+//! The status page: its parts, and the details that each port shows.
 
 use serde_json::Value;
 
 use crate::support::{Azure, Service, eventually};
 
-/// Each part matters: what a page may not do is said nowhere else.
+/// Each part matters: nothing else states what the page may not do.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -47,7 +47,7 @@ async fn the_page_is_whole_and_may_load_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_this_is_is_told_on_the_admin_port_alone() {
+async fn the_identity_is_shown_on_the_admin_port_only() {
     let azure = Azure::with_lifetime(60).await;
     let mut environment = azure.environment("EnvironmentCredential");
     environment.push(("ADMIN_PORT".to_owned(), "0".to_owned()));

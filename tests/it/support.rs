@@ -1,7 +1,9 @@
-//! What the tests stand on: the service as a child process, a real redis-server, an emulated Azure, and load.
+//! The test environment: the service as a child process, a real redis-server, an emulated Azure, and load.
 
 mod collector;
 mod load;
+mod port;
+mod process;
 mod proxy;
 mod redis_cluster;
 mod redis_server;
@@ -11,33 +13,31 @@ mod watched;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use entra_redis::{
-    app::install_metrics,
-    emulator::{Controls, Emulator, Options},
-    telemetry::Metrics,
-};
+use entra_redis::emulator::{Controls, Emulator, Options};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     collector::{Collector, attribute, hexadecimal, text},
     load::{Failure, Load, Record},
+    port::Port,
+    process::{in_own_process, raise_file_limit, write_program},
     proxy::{Fault, Proxy},
-    redis_cluster::{RedisCluster, SLOTS, reserve_port},
+    redis_cluster::{RedisCluster, SLOTS},
     redis_server::RedisServer,
-    service::{Service, client, command, example, metric},
-    traffic::{Readers, Traffic},
-    watched::Watched,
+    service::{Service, client, client_trusting, command, example, metric},
+    traffic::{IncrementLoad, ReadLoad},
+    watched::MonitoredService,
 };
 
-/// How long anything that must come about "within seconds" may take. Not a benchmark: a machine may be slow.
+/// The limit for anything that must happen "within seconds". Not a benchmark: a machine may be slow.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Asks until the answer is yes.
+/// Asks until the answer is true.
 pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !ask().await {
@@ -83,7 +83,7 @@ impl Azure {
             .1
     }
 
-    /// What a service needs that signs in by this credential.
+    /// The environment of a service that authenticates by this credential.
     pub(crate) fn environment(&self, credential: &str) -> Vec<(String, String)> {
         let mut pairs: Vec<_> = self
             .variables
@@ -140,7 +140,7 @@ impl Certificates {
         Self::signed(self.authority.clone(), name, change)
     }
 
-    /// The same authority's certificate for a name, ended.
+    /// The same authority's certificate for a name, expired.
     pub(crate) fn expired(&self, name: &str) -> Self {
         self.but(name, |it| it.not_after = rcgen::date_time_ymd(2020, 1, 1))
     }
@@ -174,13 +174,6 @@ impl Certificates {
     }
 }
 
-/// The recorder of this process: there can be only one.
-pub(crate) fn metrics() -> Metrics {
-    static METRICS: OnceLock<Metrics> = OnceLock::new();
-    let install = || install_metrics(None).expect("the only recorder");
-    METRICS.get_or_init(install).clone()
-}
-
 /// An error with its sources, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -190,12 +183,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// The repository's root.

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use serde_json::Value;
 
 use crate::support::{
-    Azure, Certificates, Collector, Service, attribute, eventually, free_port, hexadecimal, text,
+    Azure, Certificates, Collector, Port, Service, attribute, eventually, hexadecimal, text,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -144,12 +144,15 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
         }
         let sign_in = &got.named("AUTH")[0];
         assert_eq!(sign_in.kind(), SpanKind::Client);
-        assert!(sign_in.parent_span_id.is_empty(), "it is nobody's request");
+        assert!(
+            sign_in.parent_span_id.is_empty(),
+            "it belongs to no request"
+        );
         let kind = attribute(&sign_in.attributes, "redis.auth.kind");
         assert_eq!(kind.as_deref(), Some("connect"), "{sign_in:?}");
         let token = &got.named("get token")[0];
         assert_eq!(token.kind(), SpanKind::Client);
-        assert!(token.parent_span_id.is_empty(), "it is nobody's request");
+        assert!(token.parent_span_id.is_empty(), "it belongs to no request");
         for (name, value) in [
             ("entra.credential", "WorkloadIdentityCredential"),
             ("entra.token.outcome", "success"),
@@ -229,17 +232,18 @@ async fn export_is_over_tls_with_the_roots_of_the_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_marked_as_failed() {
+async fn failures_are_marked_as_failed() {
     let azure = Azure::with_lifetime(60).await;
     let collector = Collector::start().await;
-    let away = format!("localhost:{}", free_port());
+    let unused = Port::reserve();
+    let away = format!("localhost:{unused}");
     let mut service = exporting(
         &azure,
         &collector.endpoint(),
         &[("REDIS_ENDPOINT", &away), ("OTEL_BSP_SCHEDULE_DELAY", "50")],
     )
     .await;
-    eventually("a token is held", async || {
+    eventually("there is a token", async || {
         service.readiness().await.1["checks"]["token"]["status"] == "passed"
     })
     .await;
@@ -284,7 +288,7 @@ async fn what_fails_is_marked_as_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_caller_decides_about_sampling_unless_the_sampler_says_otherwise() {
+async fn the_caller_decides_about_sampling_unless_the_sampler_overrides_it() {
     let unsampled = format!("00-{TRACE}-{CALLER}-00");
     for (sampler, more, exported) in [
         ("parentbased_always_on", "1.0", 0),
@@ -475,7 +479,7 @@ async fn nothing_secret_is_exported_at_trace() {
 }
 
 #[tokio::test]
-async fn a_wrong_variable_of_opentelemetrys_ends_the_start_with_its_name() {
+async fn a_wrong_variable_of_opentelemetry_fails_the_start_with_its_name() {
     for (variable, wrong) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),

@@ -1,7 +1,7 @@
 //! The emulator as its clients meet it: over sockets, before a real `redis-server` and before the store.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{TcpListener as StdListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 use axum::body::{Body, to_bytes};
@@ -27,13 +27,18 @@ const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 struct Server {
     child: Child,
     address: String,
+    _reserved: UdpSocket,
 }
 
 impl Server {
     async fn start() -> Self {
-        let free = StdListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = free.local_addr().expect("it is bound").port().to_string();
-        drop(free);
+        // Below the ports that the system hands out; the UDP port of the same number is the mark that other tests see.
+        let reserved = (20_000..22_768).find_map(|port| {
+            let mark = UdpSocket::bind(("127.0.0.1", port)).ok()?;
+            let is_free = StdListener::bind(("127.0.0.1", port)).is_ok();
+            is_free.then(|| (port.to_string(), mark))
+        });
+        let (port, reserved) = reserved.expect("a port is free");
         let child = Command::new("redis-server")
             .args(["--port", &port, "--save", "", "--bind", "127.0.0.1"])
             .stdout(Stdio::null())
@@ -46,7 +51,11 @@ impl Server {
             }
         };
         timeout(LIMIT, up).await.expect("redis-server starts");
-        Self { child, address }
+        Self {
+            child,
+            address,
+            _reserved: reserved,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where commands go: keys, several keys, pipelines and transactions, also while a slot is on its way.
+//! Routing of commands: keys, several keys, pipelines and transactions, also while a slot is migrated.
 
 use entra_redis::redis::{Connection, Error, Pool};
 use redis::{ErrorKind, ServerErrorKind, Value, aio::ConnectionLike};
@@ -89,7 +89,7 @@ const LEFT_OUT: &[&str] = &["migrate", "restore-asking"];
 
 /// A command that goes to the wrong node is answered with MOVED, which Redis counts.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_goes_where_redis_says_its_keys_are() {
+async fn every_command_goes_to_the_node_that_redis_names_for_its_keys() {
     let (cluster, _azure, pool) = three_masters().await;
     for form in FORMS {
         for number in 0..12 {
@@ -236,7 +236,7 @@ async fn commands_of_many_keys_are_split_by_slot_and_others_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scripts_are_known_to_every_master() {
+async fn scripts_are_known_to_every_primary() {
     let (_cluster, _azure, pool) = three_masters().await;
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('INCR', KEYS[1])");
@@ -258,7 +258,7 @@ async fn on_its_way(cluster: &RedisCluster, pool: &Pool) -> (u16, usize, usize) 
     set.arg(&["{way}here", "1", "{way}gone", "2"]);
     pool.query::<()>(&set).await.expect("one slot");
     let slot = cluster.slot_of("{way}").await;
-    let from = cluster.master_of(slot).await.expect("all agree");
+    let from = cluster.primary_of(slot).await.expect("all agree");
     let to = (from + 1) % 3;
     let run = async |node: usize, text: String| {
         let mut admin = cluster.admin(node).await;

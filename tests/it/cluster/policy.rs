@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::support::{Azure, RedisCluster, RedisServer, Service, eventually, reserve_port};
+use crate::support::{Azure, RedisCluster, RedisServer, Service, eventually};
 
 fn plain(port: u16) -> Builder {
     let endpoint = format!("127.0.0.1:{port}").parse().expect("an endpoint");
@@ -107,9 +107,8 @@ async fn a_policy_that_the_server_cannot_follow_is_named() {
 async fn a_cluster_without_slots_is_waited_for() {
     let directory = tempfile::tempdir().expect("there is room");
     let path = directory.path().display().to_string();
-    let (port, _reserved) = reserve_port();
     let arguments = ["--cluster-enabled", "yes", "--dir", &path];
-    let redis = RedisServer::start_with(port, None, &arguments).await;
+    let redis = RedisServer::start_with(None, &arguments).await;
     let pool = plain(redis.port).build().expect("no TLS");
     eventually("it is named", async || match pool.get().await {
         Err(Error::Unavailable(error)) => error.to_string().ends_with("has no master for any slot"),
@@ -142,7 +141,7 @@ async fn an_answer_that_is_late_is_asked_for_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     let address = cluster.address(0);
-    // What follows the first CLUSTER SLOTS on the way back is held up for longer than the command time-out.
+    // The reply to the first CLUSTER SLOTS is delayed for longer than the command timeout.
     tokio::spawn(async move {
         let mut first = true;
         while let Ok((client, _)) = listener.accept().await {

@@ -4,11 +4,11 @@
 //!
 //! A report that changed on purpose is taken over with `INSTA_UPDATE=always`, and read before it is committed.
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::time::Duration;
 
 use axum::{Router, extract::State, routing::get};
 use entra_redis::{
-    app::App,
+    app::{App, install_metrics},
     config::Config,
     emulator::{EntraFault, RedisFault},
     http::Problem,
@@ -17,7 +17,9 @@ use entra_redis::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Variables, ask, before, beside, nothing_secret, plain, run, with};
-use crate::support::{Azure, Fault, Proxy, RedisServer, eventually, free_port, metric, metrics};
+use crate::support::{
+    Azure, Fault, Port, Proxy, RedisServer, eventually, in_own_process, metric, write_program,
+};
 
 /// What differs from run to run, and what stands for it.
 const VARIES: [(&str, &str); 11] = [
@@ -84,7 +86,8 @@ fn variable<'a>(variables: &'a Variables, name: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_is_available() {
     let (_redis, _azure, variables) = deployment().await;
-    let wrong_port = format!("localhost:{}", free_port());
+    let unused = Port::reserve();
+    let wrong_port = format!("localhost:{unused}");
     let variables = with(variables, &[("REDIS_ENDPOINT", &wrong_port)]);
     reads("no connection is available", &variables).await;
 }
@@ -96,8 +99,7 @@ async fn authentication_failed_because_nobody_is_signed_in() {
     let directory = tempfile::tempdir().expect("there is room");
     let az = directory.path().join("az");
     let says = "#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n";
-    std::fs::write(&az, says).expect("there is room");
-    std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    write_program(&az, says);
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     let more = [
         ("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential"),
@@ -174,6 +176,10 @@ async fn pain_3_a_connection_keeps_the_old_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_4_a_command_that_blocks_holds_up_the_sign_in() {
+    let test = "doctor::pains::pain_4_a_command_that_blocks_holds_up_the_sign_in";
+    if !in_own_process(test).await {
+        return;
+    }
     let (_redis, _azure, variables) = deployment().await;
     let more = [
         ("HOST", "127.0.0.1"),
@@ -183,7 +189,8 @@ async fn pain_4_a_command_that_blocks_holds_up_the_sign_in() {
     ];
     let variables = with(variables, &more);
     let config = Config::new(&variables.iter().cloned().collect()).expect("it is complete");
-    let app = App::bind(config, metrics()).await.expect("free ports");
+    let metrics = install_metrics(None).expect("the only recorder");
+    let app = App::bind(config, metrics).await.expect("free ports");
     let wait = async |State(pool): State<Pool>| {
         let mut pop = redis::cmd("BLPOP");
         pop.arg("nothing").arg(0);

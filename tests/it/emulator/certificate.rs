@@ -1,4 +1,4 @@
-//! An application that signs in with its certificate.
+//! An application that authenticates with its certificate.
 
 use entra_redis::emulator::{Emulator, Error, Options};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
@@ -8,7 +8,7 @@ use super::{changed, exchange, now, signing::Certificate};
 use crate::support::{Azure, Certificates};
 
 #[tokio::test]
-async fn a_certificate_signs_in_in_either_form_and_in_no_mixture() {
+async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
     let (ours, other) = (Certificate::make(), Certificate::make());
     let azure = Azure::start(Options {
         client_certificate: Some(ours.path()),

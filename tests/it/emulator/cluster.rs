@@ -28,7 +28,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client};
 
-/// Where each node is announced, by its id.
+/// The address at which each node is announced, by its id.
 type Announced = BTreeMap<String, String>;
 
 async fn before(redis: String, lifetime: Duration) -> Azure {
@@ -44,7 +44,7 @@ async fn before_cluster(cluster: &RedisCluster) -> Azure {
     before(cluster.address(0), Duration::from_secs(600)).await
 }
 
-/// Shakes hands with whoever listens at `address`, who must be `name`.
+/// Performs a TLS handshake with the server at `address`, whose certificate must be for `name`.
 async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
     let roots = Roots {
         file: Some(azure.variable("REDIS_CA_FILE").into()),
@@ -58,7 +58,7 @@ async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStre
 }
 
 /// User and token, as `AUTH` takes them.
-async fn sign_in(azure: &Azure) -> String {
+async fn authenticate(azure: &Azure) -> String {
     let answer = client()
         .get(format!(
             "{}?api-version=2019-08-01&resource=https://redis.azure.com",
@@ -79,7 +79,7 @@ async fn sign_in(azure: &Azure) -> String {
     )
 }
 
-/// A client signed in at one address.
+/// A client authenticated at one address.
 struct Client {
     stream: TlsStream<TcpStream>,
 }
@@ -90,7 +90,7 @@ impl Client {
         let mut client = Self {
             stream: stream.unwrap_or_else(|error| panic!("{address}: {error}")),
         };
-        client.expect(&sign_in(azure).await, "+OK\r\n").await;
+        client.expect(&authenticate(azure).await, "+OK\r\n").await;
         client
     }
 
@@ -206,7 +206,7 @@ fn in_lines(text: &str) -> Announced {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_address_told_is_a_front_that_leads_to_its_node() {
+async fn every_announced_address_is_a_front_that_leads_to_its_node() {
     let cluster = RedisCluster::start(3, 1).await;
     let azure = before_cluster(&cluster).await;
     let mut client = Client::at_endpoint(&azure).await;
@@ -226,7 +226,7 @@ async fn every_address_told_is_a_front_that_leads_to_its_node() {
     for (id, address) in &announced {
         let mut node = Client::open(&azure, address).await;
         assert_eq!(node.id().await, *id);
-        // Each node tells the same, of itself too.
+        // Each node announces the same, for itself too.
         assert_eq!(node.slots().await, announced);
     }
     for command in ["REPLICAS", "SLAVES"] {
@@ -247,8 +247,8 @@ async fn redirections_name_fronts_amid_other_replies() {
     let azure = before_cluster(&cluster).await;
     // Slots 12182 and 866: the second node's and the first's.
     let (foreign, own) = ("foo", "hello");
-    assert_eq!(cluster.master_of_key(foreign).await, Some(1));
-    assert_eq!(cluster.master_of_key(own).await, Some(0));
+    assert_eq!(cluster.primary_of_key(foreign).await, Some(1));
+    assert_eq!(cluster.primary_of_key(own).await, Some(0));
     let mut client = Client::at_endpoint(&azure).await;
     // Nothing has been announced yet: a redirection opens a front as well as a map.
     let value = "-MOVED 1 127.0.0.1:1 ".repeat(20_000);
@@ -299,7 +299,7 @@ async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
     let mut client = Client::at_endpoint(&azure).await;
     let before = client.slots().await;
     client.expect("SET hello there\r\n", "+OK\r\n").await;
-    let added = cluster.add_master().await;
+    let added = cluster.add_primary().await;
     let announced = client.nodes().await;
     assert_eq!((before.len(), announced.len()), (2, 3));
     assert!(before.iter().all(|(id, address)| announced[id] == *address));
@@ -308,7 +308,7 @@ async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
     assert_eq!(node.id().await, cluster.id(added));
     let slot = cluster.slot_of("hello").await;
     cluster.reshard(0, added, slot..=slot + 2).await;
-    assert_eq!(cluster.master_of(slot).await, Some(added));
+    assert_eq!(cluster.primary_of(slot).await, Some(added));
     node.expect("GET hello\r\n", "$5\r\nthere\r\n").await;
     client
         .expect("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
@@ -319,7 +319,7 @@ async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
 struct Follower<'a> {
     azure: &'a Azure,
     clients: BTreeMap<String, Client>,
-    /// Where it begins: wherever it was moved to last.
+    /// The start of the moved slots: where they were moved to last.
     at: String,
     asked: u64,
 }
@@ -398,7 +398,7 @@ async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
     closed
         .expect("the open connection ends")
         .expect("with TLS' farewell");
-    // Before a word of TLS is said.
+    // Before the TLS handshake begins.
     let dial = async { TcpStream::connect(front).await?.read_u8().await };
     let met = timeout(LIMIT, dial).await.expect("in time");
     assert_eq!(
@@ -419,7 +419,7 @@ async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
         *front_of_master
     );
     cluster.restart(0).await;
-    assert!(!cluster.is_master(0).await);
+    assert!(!cluster.is_primary(0).await);
     let mut again = Client::open(&azure, front).await;
     assert_eq!(again.id().await, cluster.id(0));
 }
@@ -446,11 +446,13 @@ async fn a_node_is_guarded_as_the_endpoint_is() {
     assert!(azure.controls.counts().connections_expired > 0);
     azure.controls.disconnect_all();
     let closed = timeout(LIMIT, stranger.stream.read_to_string(&mut rest)).await;
-    closed.expect("it is told to").expect("with TLS' farewell");
+    closed
+        .expect("within the limit")
+        .expect("with TLS' farewell");
 }
 
 #[tokio::test]
-async fn the_certificate_knows_the_endpoints_name_and_no_address() {
+async fn the_certificate_has_the_endpoints_name_and_no_address() {
     let azure = Azure::with_lifetime(60).await;
     let endpoint = azure.variable("REDIS_ENDPOINT");
     connect(&azure, endpoint, "localhost")

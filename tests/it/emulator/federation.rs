@@ -22,7 +22,7 @@ use crate::support::{Azure, eventually};
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const SUBJECT: &str = "system:serviceaccount:shop:cart";
 
-/// What the kubelet projects into a pod.
+/// The claims that the kubelet projects into a pod.
 fn cluster_claims() -> Value {
     json!({
         "iss": ISSUER, "sub": SUBJECT, "aud": ["api://AzureADTokenExchange"],
@@ -92,7 +92,7 @@ async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
         (700024, right(json!({"exp": now() - 1}))),
         (700024, right(json!({"nbf": now() + 600}))),
         (700027, forged),
-        // A key of that name, but another's; a name that is nobody's; none.
+        // A key with that id, but another one; an unknown id; none.
         (
             700027,
             Certificate::make().key.sign(&rs256, &cluster_claims()),
@@ -146,7 +146,7 @@ async fn rotated_keys_are_read_again_but_not_for_every_assertion() {
         let (published, asked) = (Arc::clone(&published), Arc::clone(&asked));
         move || async move {
             asked.fetch_add(1, Relaxed);
-            let keys = published.lock().expect("nobody panics").clone();
+            let keys = published.lock().expect("no panic under the lock").clone();
             keys.map(|keys| keys.to_string())
                 .ok_or(StatusCode::SERVICE_UNAVAILABLE)
         }
@@ -169,7 +169,7 @@ async fn rotated_keys_are_read_again_but_not_for_every_assertion() {
         let header = json!({"alg": (["ES256", "RS256"][index]), "kid": index.to_string()});
         keys[index].sign(&header, &cluster_claims())
     };
-    let publish = |keys: Value| *published.lock().expect("nobody panics") = Some(keys);
+    let publish = |keys: Value| *published.lock().expect("no panic under the lock") = Some(keys);
     assert_eq!(
         exchange(&azure, &assertion(0)).await.0,
         50166,

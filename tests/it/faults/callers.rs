@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{clock, none_failed, plain, under_load, with};
-use crate::support::{LIMIT, RedisServer, Service, Watched, eventually};
+use crate::support::{LIMIT, MonitoredService, RedisServer, Service, eventually, raise_file_limit};
 
 /// The service under a shell's `ulimit`.
 fn limited(limit: &str) -> Command {
@@ -25,8 +25,7 @@ fn limited(limit: &str) -> Command {
 
 /// Room in this process for thousands of connections.
 fn many_files() {
-    let limit =
-        rlimit::increase_nofile_limit(u64::MAX).expect("it may be raised to the hard limit");
+    let limit = raise_file_limit();
     assert!(
         limit >= 4096,
         "these tests need 4096 open files, {limit} are allowed"
@@ -51,7 +50,7 @@ async fn one_of_many(address: String, start: std::sync::Arc<tokio::sync::Barrier
     answer
 }
 
-async fn all_at_once(service: &Watched, count: usize) -> Vec<String> {
+async fn all_at_once(service: &MonitoredService, count: usize) -> Vec<String> {
     let start = std::sync::Arc::new(tokio::sync::Barrier::new(count));
     let clients: JoinSet<_> = (0..count)
         .map(|_| one_of_many(address(service), start.clone()))
@@ -71,7 +70,7 @@ async fn two_thousand_clients_at_once_are_all_answered() {
         ("REDIS_COMMAND_TIMEOUT", "20s"),
         ("REQUEST_TIMEOUT", "20s"),
     ]));
-    let service = Watched::over(Service::run(limited("-Sn 256"), environment).await).await;
+    let service = MonitoredService::over(Service::run(limited("-Sn 256"), environment).await).await;
     service.ready().await;
     for answer in all_at_once(&service, MANY).await {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -93,11 +92,11 @@ async fn of_two_thousand_clients_those_above_the_limit_are_shed_and_counted() {
         ("REDIS_COMMAND_TIMEOUT", "20s"),
         ("REQUEST_TIMEOUT", "20s"),
     ]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     // Those that were let in stay until all have come.
     redis.pause();
-    let told = tokio::join!(all_at_once(&service, MANY), async {
+    let answers = tokio::join!(all_at_once(&service, MANY), async {
         eventually("the others are shed", async || {
             let shed = service.metric("http_server_requests_shed_total", &[]);
             shed.await == (MANY - 100) as f64
@@ -105,7 +104,7 @@ async fn of_two_thousand_clients_those_above_the_limit_are_shed_and_counted() {
         .await;
         redis.resume();
     });
-    let (good, shed): (Vec<_>, Vec<_>) = told
+    let (good, shed): (Vec<_>, Vec<_>) = answers
         .0
         .into_iter()
         .partition(|answer| answer.starts_with("HTTP/1.1 200"));
@@ -134,7 +133,7 @@ async fn over(stream: &mut TcpStream, path: &str) -> (String, String) {
                 let length = head
                     .lines()
                     .find_map(|line| line.strip_prefix("content-length: "));
-                let length: usize = length.expect("it is told").parse().expect("a number");
+                let length: usize = length.expect("there is one").parse().expect("a number");
                 if body.len() >= length {
                     return (head[9..12].to_owned(), body.to_owned());
                 }
@@ -149,7 +148,7 @@ async fn over(stream: &mut TcpStream, path: &str) -> (String, String) {
 async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reached() {
     let redis = RedisServer::start().await;
     let service = Service::run(limited("-n 100"), plain(redis.address())).await;
-    let service = Watched::over(service).await;
+    let service = MonitoredService::over(service).await;
     service.ready().await;
     let stream = TcpStream::connect(address(&service)).await;
     let mut there = stream.expect("it listens");
@@ -180,7 +179,7 @@ async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reache
     assert_eq!(over(&mut fresh, "/sample").await.0, "200");
 }
 
-/// What a slow client sends at once, and what then byte by byte.
+/// The bytes that a slow client sends at once, and those that it then sends one by one.
 const SLOW: [(&str, &str); 7] = [
     ("", ""),
     ("G", ""),
@@ -197,7 +196,7 @@ const SLOW: [(&str, &str); 7] = [
 
 /// The service's time runs 20 times as fast, so that its 65 s are three.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_are_let_go_and_cost_others_nothing() {
+async fn slow_clients_are_disconnected_and_cost_others_nothing() {
     many_files();
     let redis = RedisServer::start().await;
     let mut environment = plain(redis.address());
@@ -209,7 +208,7 @@ async fn slow_clients_are_let_go_and_cost_others_nothing() {
         ("REDIS_COMMAND_TIMEOUT", "200s"),
         ("REQUEST_TIMEOUT", "200s"),
     ]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let load = under_load(&service, 2).await;
     let before = service.memory();
@@ -257,9 +256,9 @@ async fn slow_clients_are_let_go_and_cost_others_nothing() {
 
 /// Asks and never takes the answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_is_let_go_and_costs_others_nothing() {
+async fn a_client_that_does_not_read_is_disconnected_and_costs_others_nothing() {
     let redis = RedisServer::start().await;
-    let service = Watched::start(plain(redis.address())).await;
+    let service = MonitoredService::start(plain(redis.address())).await;
     service.ready().await;
     let load = under_load(&service, 2).await;
     let before = service.memory();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{none_failed, under_load};
-use crate::support::{Azure, Watched, eventually};
+use crate::support::{Azure, MonitoredService, eventually};
 
 /// The library of Debian's package `faketime`.
 pub(super) fn library() -> PathBuf {
@@ -21,8 +21,8 @@ pub(super) fn library() -> PathBuf {
         .expect("libfaketime is installed; `tests/run` sees to it")
 }
 
-/// What the service takes for the time, in seconds since the epoch: the clock by which it dates its log.
-fn now_of(service: &Watched) -> i64 {
+/// The service's time, in seconds since the epoch: the clock by which it dates its log.
+fn now_of(service: &MonitoredService) -> i64 {
     let log = service.log();
     let mut lines = log.lines().rev();
     let dated = lines.find_map(|line| {
@@ -54,7 +54,7 @@ async fn a_clock_set_by_hours_costs_no_request_and_tokens_go_on_rotating() {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ("DONT_FAKE_MONOTONIC", "1"),
     ]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let load = under_load(&service, 4).await;
     for hours in [5, -7] {

@@ -5,22 +5,26 @@ use std::time::Duration;
 use entra_redis::emulator::Options;
 use tokio::time::sleep;
 
-use super::{ask, back_within_5_s, more, none_failed, only, plain, told, under_load, with};
-use crate::support::{Azure, Fault, Proxy, RedisServer, Watched, eventually};
+use super::{
+    ask, back_within_5_s, more, none_failed, only, plain, under_load, wait_for_problem, with,
+};
+use crate::support::{Azure, Fault, MonitoredService, Proxy, RedisServer, eventually};
 
 /// Redis behind a proxy, and a service that has its two connections through it.
-async fn through_a_proxy<const N: usize>(more: [(&str, &str); N]) -> (RedisServer, Proxy, Watched) {
+async fn through_a_proxy<const N: usize>(
+    more: [(&str, &str); N],
+) -> (RedisServer, Proxy, MonitoredService) {
     let redis = RedisServer::start().await;
     let proxy = Proxy::before(&redis.address()).await;
     let mut environment = plain(format!("127.0.0.1:{}", proxy.port));
     environment.extend(with(more));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     full(&service).await;
     (redis, proxy, service)
 }
 
-async fn full(service: &Watched) {
+async fn full(service: &MonitoredService) {
     eventually("the pool is full", async || {
         service.metric("db_client_connection_count", &[]).await == 2.0
     })
@@ -45,7 +49,7 @@ async fn connections_reset_or_killed_all_at_once_cost_no_request() {
         ("REDIS_COMMAND_TIMEOUT", "5s"),
         ("REQUEST_TIMEOUT", "15s"),
     ]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let load = under_load(&service, 16).await;
     let mut admin = redis.admin().await;
@@ -110,15 +114,15 @@ async fn swallowed_by(fault: Fault) {
     let load = under_load(&service, 4).await;
     proxy.set(fault);
     for _ in 0..3 {
-        let told = told(&service, 504, "timed-out").await;
-        assert!(told.took < Duration::from_secs(3), "{told:?}");
+        let response = wait_for_problem(&service, 504, "timed-out").await;
+        assert!(response.took < Duration::from_secs(3), "{response:?}");
     }
-    eventually("/readyz says no", async || {
+    eventually("/readyz is 503", async || {
         service.readiness().await.0 == 503
     })
     .await;
-    let told = ask(&service).await;
-    assert!(told.took < Duration::from_secs(3), "{told:?}");
+    let response = ask(&service).await;
+    assert!(response.took < Duration::from_secs(3), "{response:?}");
     proxy.set(Fault::None);
     back_within_5_s(&service).await;
     more(&load, 50).await;
@@ -144,13 +148,13 @@ async fn redis_whose_answers_are_lost_is_a_504_within_the_deadline_and_service_w
     swallowed_by(Fault::HalfOpen).await;
 }
 
-/// Nobody ever ends them; a new one would be answered.
+/// Nothing ever closes them; a new one would be answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_were_forgotten_are_replaced_within_5_s() {
     let (_redis, proxy, service) = through_a_proxy([]).await;
     let load = under_load(&service, 8).await;
     proxy.forget(proxy.accepted());
-    // All of them: nobody can be answered before one is given up.
+    // All of them: no request can be answered before one is closed.
     back_within_5_s(&service).await;
     full(&service).await;
     more(&load, 50).await;
@@ -182,7 +186,7 @@ async fn one_connection_that_was_forgotten_costs_no_request() {
     none_failed(load).await;
 }
 
-/// As slow as may be, and slower: what cannot be answered in time is told in time.
+/// As slow as may be, and slower: a request that cannot be answered in time is a 504 in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_network_is_slow_answers_or_504s_within_the_deadline() {
     let (_redis, proxy, service) = through_a_proxy([]).await;
@@ -196,8 +200,8 @@ async fn a_slow_network_is_slow_answers_or_504s_within_the_deadline() {
 
     // A command is about 90 bytes.
     proxy.set(Fault::Throttle(20));
-    let told = told(&service, 504, "timed-out").await;
-    assert!(told.took < Duration::from_secs(5), "{told:?}");
+    let response = wait_for_problem(&service, 504, "timed-out").await;
+    assert!(response.took < Duration::from_secs(5), "{response:?}");
     proxy.set(Fault::None);
     back_within_5_s(&service).await;
 }

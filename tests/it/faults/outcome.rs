@@ -1,10 +1,10 @@
-//! The answer is lost after the command ran: counted once, never twice, unless the caller said that twice is fine.
+//! The reply is lost after the command ran: counted once, never twice, unless the caller marked the command idempotent.
 
 use std::time::Duration;
 
 use entra_redis::redis::{Error, Pool};
 
-use crate::support::{Fault, Proxy, RedisServer, Traffic, eventually};
+use crate::support::{Fault, IncrementLoad, Proxy, RedisServer, eventually};
 
 async fn through_a_proxy() -> (RedisServer, Proxy, Pool) {
     let redis = RedisServer::start().await;
@@ -27,7 +27,7 @@ async fn count(redis: &RedisServer) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_cut_off_is_told_as_unknown_and_the_command_ran_once() {
+async fn a_reply_cut_off_is_outcome_unknown_and_the_command_ran_once() {
     let (redis, proxy, pool) = through_a_proxy().await;
     let increment = redis::cmd("INCR").arg("count").to_owned();
     for (fault, round) in [(Fault::CutAfter(0), 1), (Fault::CutAfter(2), 2)] {
@@ -41,7 +41,7 @@ async fn an_answer_cut_off_is_told_as_unknown_and_the_command_ran_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_never_comes_is_told_as_unknown_and_the_command_ran_once() {
+async fn a_reply_that_never_comes_is_outcome_unknown_and_the_command_ran_once() {
     let (redis, proxy, pool) = through_a_proxy().await;
     proxy.set(Fault::HalfOpen);
     let error = pool.query::<u64>(redis::cmd("INCR").arg("count")).await;
@@ -67,11 +67,11 @@ async fn a_command_that_may_run_twice_is_answered_all_the_same() {
     assert_eq!(count(&redis).await, Some(value));
 }
 
-/// Faults of every kind under load. The ledger is right at the end: see [`Traffic::stop`].
+/// Faults of every kind under load. The ledger is right at the end: see [`IncrementLoad::stop`].
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_is_counted_twice_whatever_becomes_of_its_answer() {
     let (_redis, proxy, pool) = through_a_proxy().await;
-    let traffic = Traffic::start(&pool, 8);
+    let traffic = IncrementLoad::start(&pool, 8);
     let more = async || {
         let before = traffic.good();
         eventually("good answers", async || traffic.good() > before + 100).await;

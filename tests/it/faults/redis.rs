@@ -12,8 +12,12 @@ use entra_redis::{
     secret::Secret,
 };
 
-use super::{ask, back_within_5_s, more, none_failed, only, plain, told, under_load, with};
-use crate::support::{Azure, Certificates, Readers, RedisServer, Traffic, Watched, eventually};
+use super::{
+    ask, back_within_5_s, more, none_failed, only, plain, under_load, wait_for_problem, with,
+};
+use crate::support::{
+    Azure, Certificates, IncrementLoad, MonitoredService, ReadLoad, RedisServer, eventually,
+};
 
 /// Runs an administrator's command.
 async fn administer(redis: &RedisServer, words: &[&str]) {
@@ -33,13 +37,13 @@ async fn redis_stopped_is_a_named_503_and_its_return_is_service_within_5_s() {
         ..Options::default()
     })
     .await;
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     let load = under_load(&service, 4).await;
     for _ in 0..2 {
         redis.kill();
-        let told = told(&service, 503, "redis-unavailable").await;
-        assert_eq!(told.retry_after.as_deref(), Some("5"));
+        let response = wait_for_problem(&service, 503, "redis-unavailable").await;
+        assert_eq!(response.retry_after.as_deref(), Some("5"));
         redis.restart().await;
         back_within_5_s(&service).await;
         more(&load, 50).await;
@@ -59,7 +63,7 @@ async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
     administer(&redis, &["CONFIG", "SET", "requirepass", "a test's key"]).await;
     let mut environment = plain(redis.address());
     environment.extend(with([("REDIS_AUTH", "key"), ("REDIS_KEY", "a test's key")]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let url = format!("redis://:a%20test's%20key@{}", redis.address());
     let admin = redis::Client::open(url).expect("it is a URL");
@@ -75,9 +79,9 @@ async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let disabled = disable.query_async::<redis::Value>(&mut admin).await;
     disabled.expect("the administrator may");
-    let told = told(&service, 503, "sign-in-refused").await;
-    assert_eq!(told.retry_after.as_deref(), Some("5"));
-    eventually("/readyz says why", async || {
+    let response = wait_for_problem(&service, 503, "sign-in-refused").await;
+    assert_eq!(response.retry_after.as_deref(), Some("5"));
+    eventually("/readyz names the cause", async || {
         let (status, report) = service.readiness().await;
         let detail = report["checks"]["redis"]["detail"].as_str();
         status == 503 && detail.is_some_and(|it| it.starts_with("Redis refuses the sign-in"))
@@ -110,7 +114,7 @@ impl TokenSource for Somebody {
 
 /// Azure drops every connection then, theirs as well: what may run twice does not notice, the rest runs once or not at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn access_keys_disabled_cost_who_signs_in_with_tokens_nothing() {
+async fn disabled_access_keys_cost_token_users_nothing() {
     let certificates = Certificates::for_name("localhost");
     let redis = RedisServer::with_tls(&certificates).await;
     let user = [
@@ -131,8 +135,8 @@ async fn access_keys_disabled_cost_who_signs_in_with_tokens_nothing() {
         .build()
         .expect("the certificate is there");
     pool.opened().await;
-    let readers = Readers::start(&pool, 4);
-    let traffic = Traffic::start(&pool, 4);
+    let readers = ReadLoad::start(&pool, 4);
+    let traffic = IncrementLoad::start(&pool, 4);
     eventually("traffic", async || traffic.good() > 50).await;
     let mut disable = redis::pipe();
     disable
@@ -156,7 +160,7 @@ async fn access_keys_disabled_cost_who_signs_in_with_tokens_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_waits_for_its_own() {
     let redis = RedisServer::start().await;
-    let service = Watched::start(plain(redis.address())).await;
+    let service = MonitoredService::start(plain(redis.address())).await;
     service.ready().await;
     eventually("the pool is full", async || {
         service.metric("db_client_connection_count", &[]).await == 2.0
@@ -178,12 +182,12 @@ async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_wait
         if sign_in == "key" {
             environment.extend(with([("REDIS_KEY", "a test's key")]));
         }
-        let second = Watched::start(environment).await;
+        let second = MonitoredService::start(environment).await;
         for _ in 0..5 {
-            let told = ask(&second).await;
-            let met = (told.status, told.problem.as_str());
+            let response = ask(&second).await;
+            let met = (response.status, response.problem.as_str());
             assert_eq!(met, (503, "redis-unavailable"), "{sign_in}");
-            assert_eq!(told.retry_after.as_deref(), Some("5"));
+            assert_eq!(response.retry_after.as_deref(), Some("5"));
         }
         if sign_in == "none" {
             limit(100).await;
@@ -199,11 +203,11 @@ async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_wait
     );
 }
 
-/// Redis answers and says no: told at once, asked once, and the connection is kept.
+/// Redis refuses: reported immediately, asked once, and the connection is kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_mended() {
+async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixed() {
     let redis = RedisServer::start().await;
-    let service = Watched::start(plain(redis.address())).await;
+    let service = MonitoredService::start(plain(redis.address())).await;
     service.ready().await;
     assert_eq!(ask(&service).await.status, 200);
     let faults: [(&str, &[&str], &[&str]); 2] = [
@@ -220,13 +224,13 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_mend
     ];
     for (code, fault, mend) in faults {
         administer(&redis, fault).await;
-        let told = ask(&service).await;
+        let response = ask(&service).await;
         assert_eq!(
-            (told.status, told.problem.as_str()),
+            (response.status, response.problem.as_str()),
             (503, "redis-refused"),
             "{code}"
         );
-        assert_eq!(told.retry_after.as_deref(), Some("5"));
+        assert_eq!(response.retry_after.as_deref(), Some("5"));
         eventually("the log has Redis' own words", async || {
             service.log().contains(code)
         })
@@ -249,14 +253,14 @@ async fn redis_that_stands_still_is_a_504_within_the_deadline_and_service_when_i
         ("REQUEST_TIMEOUT", "1s"),
         ("REDIS_COMMAND_TIMEOUT", "400ms"),
     ]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     let load = under_load(&service, 4).await;
     redis.pause();
     for _ in 0..6 {
-        let told = ask(&service).await;
-        assert_ne!(told.status, 200);
-        assert!(told.took < Duration::from_secs(3), "{told:?}");
+        let response = ask(&service).await;
+        assert_ne!(response.status, 200);
+        assert!(response.took < Duration::from_secs(3), "{response:?}");
     }
     redis.resume();
     back_within_5_s(&service).await;

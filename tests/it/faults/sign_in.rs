@@ -1,17 +1,17 @@
-//! Faults of signing in: refused, unanswered, or with a token that Redis does not know yet.
+//! Faults of authentication: refused, unanswered, or with a token that Redis does not accept yet.
 
 use std::time::Duration;
 
 use entra_redis::emulator::RedisFault;
 
-use super::{ask, back_within_5_s, none_failed, told, under_load, with};
-use crate::support::{Azure, Service, Watched, eventually};
+use super::{ask, back_within_5_s, none_failed, under_load, wait_for_problem, with};
+use crate::support::{Azure, MonitoredService, Service, eventually};
 
-/// A service that gives a sign-in up after half a second: to tokens of seconds, what 5 s are to those of an hour.
-async fn impatient(azure: &Azure) -> Watched {
+/// A service whose AUTH times out after half a second: to tokens of seconds, what 5 s are to those of an hour.
+async fn impatient(azure: &Azure) -> MonitoredService {
     let mut environment = azure.environment("WorkloadIdentityCredential");
     environment.extend(with([("REDIS_CONNECT_TIMEOUT", "500ms")]));
-    let service = Watched::start(environment).await;
+    let service = MonitoredService::start(environment).await;
     service.ready().await;
     eventually("the pool is full", async || {
         service.metric("db_client_connection_count", &[]).await == 2.0
@@ -30,18 +30,18 @@ async fn opened(service: &Service) -> f64 {
     service.metric("redis_connections_opened_total", &[]).await
 }
 
-/// The earlier sign-in stays in force, so that it is tried again and nobody notices.
+/// The earlier authentication stays in force: it is tried again, and no request fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_again_that_is_refused_for_a_time_costs_no_request_and_no_connection() {
+async fn a_reauthentication_refused_for_a_time_costs_no_request_and_no_connection() {
     let azure = Azure::with_lifetime(8).await;
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     let load = under_load(&service, 8).await;
     azure.controls.set_redis(RedisFault::RefuseAuth);
     let refused = async || azure.controls.counts().auth_refused;
     eventually("refused again and again", async || refused().await >= 8).await;
     azure.controls.set_redis(RedisFault::None);
-    eventually("both are signed in again", async || {
+    eventually("both are re-authenticated", async || {
         reauths(&service, "success").await >= 2.0
     })
     .await;
@@ -50,15 +50,15 @@ async fn a_sign_in_again_that_is_refused_for_a_time_costs_no_request_and_no_conn
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_refused_at_first_is_a_named_503_and_then_service() {
+async fn an_authentication_refused_at_first_is_a_named_503_and_then_service() {
     let azure = Azure::with_lifetime(60).await;
     azure.controls.set_redis(RedisFault::RefuseAuth);
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
-    let told = told(&service, 503, "sign-in-refused").await;
-    assert_eq!(told.retry_after.as_deref(), Some("5"));
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
+    let response = wait_for_problem(&service, 503, "sign-in-refused").await;
+    assert_eq!(response.retry_after.as_deref(), Some("5"));
     let refused = async || azure.controls.counts().auth_refused;
     eventually("refused again and again", async || refused().await >= 4).await;
-    eventually("/readyz says why", async || {
+    eventually("/readyz names the cause", async || {
         let (status, report) = service.readiness().await;
         let detail = report["checks"]["redis"]["detail"].as_str();
         status == 503 && detail.is_some_and(|it| it.starts_with("Redis refuses the sign-in"))
@@ -70,9 +70,9 @@ async fn a_sign_in_refused_at_first_is_a_named_503_and_then_service() {
 }
 
 /// AUTH on an open connection is lost, and with it every answer after it. The connections take turns, and who gets no answer
-/// is replaced by one that is signed in with the new token, before the next one dares.
+/// is replaced by one that is authenticated with the new token, before the next one tries.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_in_again_that_is_never_answered_costs_no_request() {
+async fn a_reauthentication_that_is_never_answered_costs_no_request() {
     let azure = Azure::with_lifetime(12).await;
     let service = impatient(&azure).await;
     let load = under_load(&service, 8).await;
@@ -90,9 +90,10 @@ async fn a_sign_in_again_that_is_never_answered_costs_no_request() {
     assert_eq!(reauths(&service, "failure").await, 2.0);
 }
 
-/// No sign-in at all is answered: the first to try is lost, and cannot be replaced. The other stays with its earlier sign-in.
+/// No AUTH at all is answered: the first connection to try is lost, and cannot be replaced. The other keeps its earlier
+/// authentication.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_no_sign_in_is_answered_the_earlier_ones_serve() {
+async fn while_no_authentication_is_answered_the_earlier_ones_serve() {
     let azure = Azure::with_lifetime(12).await;
     let service = impatient(&azure).await;
     let load = under_load(&service, 8).await;
@@ -112,12 +113,12 @@ async fn while_no_sign_in_is_answered_the_earlier_ones_serve() {
 
 /// As Azure does, which spreads the news of a token: refused at first, and then accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_redis_knows_late_cost_no_request_and_no_connection() {
+async fn tokens_that_redis_accepts_late_cost_no_request_and_no_connection() {
     let azure = Azure::with_lifetime(11).await;
     azure
         .controls
         .set_redis(RedisFault::LateTokens(Duration::from_secs(1)));
-    let service = Watched::start(azure.environment("WorkloadIdentityCredential")).await;
+    let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     assert_eq!(ask(&service).await.status, 503);
     service.ready().await;
     let refused_at_start = azure.controls.counts().auth_refused;

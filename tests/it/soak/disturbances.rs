@@ -1,4 +1,4 @@
-//! What is broken at random, for how long, and mended again.
+//! Faults made at random: which, for how long, and how each is undone.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::support::{Azure, Fault, Proxy, RedisServer};
 
-/// Long enough for several rotations between two faults, and short enough to be met by each.
+/// Long enough for several rotations between two faults, and short enough that each fault hits one.
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(10);
 
 /// A real redis-server behind the emulated front, Entra ID, and what lies between them and the service.
@@ -76,7 +76,7 @@ impl Disturbance {
         Self::EntraAwayPastTheEnd,
     ];
 
-    /// Whether Redis or a token is out of reach, so that requests may fail.
+    /// Returns whether Redis or a token is out of reach, so that requests may fail.
     pub(super) fn is_outage(self) -> bool {
         self >= Self::RedisRestarts
     }
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// What a service needs to be in it.
+    /// The environment of a service in it.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let mut pairs = self.azure.environment("WorkloadIdentityCredential");
         for (name, value) in &mut pairs {
@@ -145,13 +145,13 @@ impl World {
                 _ => {}
             }
         }
-        // A sign-in that is lost just before Redis is back must be given up in time to resume within 5 s.
+        // An AUTH that is lost just before Redis is back must time out early enough to resume within 5 s.
         pairs.push(("REDIS_CONNECT_TIMEOUT".to_owned(), "2s".to_owned()));
         pairs.push(("RUST_LOG".to_owned(), "info,access=off".to_owned()));
         pairs
     }
 
-    /// Makes a fault, waits and mends it.
+    /// Makes a fault, waits and undoes it.
     pub(super) async fn make(&mut self, disturbance: Disturbance, random: &mut Rng) {
         let controls = &self.azure.controls;
         // A hiccup, which a token's remaining life outlasts.

@@ -1,4 +1,4 @@
-//! What is looked at meanwhile: the service's own metrics, again and again.
+//! Samples of the service's own metrics during a soak.
 
 use std::{
     fmt::{self, Display},
@@ -22,7 +22,7 @@ pub(super) struct Sample {
     /// Re-AUTHs that Redis accepted, and that it refused or did not answer.
     pub(super) accepted: f64,
     pub(super) refused: f64,
-    /// End of the token held, and of the one that connections are signed in with.
+    /// Expiry of the current token, and of the one that connections are authenticated with.
     pub(super) token: f64,
     pub(super) signed_in: f64,
     pub(super) resident: f64,
@@ -49,7 +49,7 @@ impl Sample {
         }
     }
 
-    /// Whether all connections are open and on the newest token, which lives for `left` at least.
+    /// Returns whether all connections are open and on the newest token, which lives for `left` at least.
     pub(super) fn is_well(&self, left: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.expect("it is after 1970").as_secs_f64();
@@ -59,7 +59,7 @@ impl Sample {
     }
 }
 
-/// Of several replicas; ends of tokens have no sum that says anything.
+/// Of several replicas; expiry times have no meaningful sum.
 impl Sum for Sample {
     fn sum<I: Iterator<Item = Self>>(samples: I) -> Self {
         samples.fold(Self::default(), |sum, one| Self {
@@ -78,7 +78,7 @@ impl Sum for Sample {
     }
 }
 
-/// Looks at a service until told to end.
+/// Samples a service until it is stopped.
 pub(super) struct Watch {
     samples: Arc<Mutex<Vec<Sample>>>,
     task: JoinHandle<()>,
@@ -94,7 +94,7 @@ impl Watch {
                 let text = client.get(&metrics).send().await.expect("it answers");
                 let text = text.text().await.expect("the body is whole");
                 let sample = Sample::of(&text);
-                into.lock().expect("no panic while held").push(sample);
+                into.lock().expect("no panic under the lock").push(sample);
                 sleep(every).await;
             }
         });
@@ -102,11 +102,11 @@ impl Watch {
     }
 
     pub(super) fn latest(&self) -> Option<Sample> {
-        let samples = self.samples.lock().expect("no panic while held");
+        let samples = self.samples.lock().expect("no panic under the lock");
         samples.last().copied()
     }
 
-    /// What was seen.
+    /// The samples so far.
     pub(super) async fn end(self) -> Vec<Sample> {
         self.task.abort();
         if let Err(error) = self.task.await
@@ -114,12 +114,12 @@ impl Watch {
         {
             panic!("the service did not answer a scrape");
         }
-        let samples = self.samples.lock().expect("no panic while held");
+        let samples = self.samples.lock().expect("no panic under the lock");
         samples.clone()
     }
 }
 
-/// What is printed at the end, as Markdown.
+/// The table that is printed at the end, as Markdown.
 pub(super) struct Table(Vec<(String, String)>);
 
 impl Table {
@@ -132,7 +132,7 @@ impl Table {
         self
     }
 
-    /// What both tests tell of the service from the first sample to the last; its clock is `speed` times as fast as ours.
+    /// The rows that both tests have, from the first sample to the last; the service's clock is `speed` times as fast as ours.
     pub(super) fn common(self, first: &Sample, last: &Sample, record: &Record, speed: u32) -> Self {
         let mebibytes = |bytes: f64| bytes / 1024.0 / 1024.0;
         #[expect(clippy::cast_precision_loss, reason = "they are durations of requests")]

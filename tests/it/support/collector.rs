@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: takes OTLP over gRPC and as protobuf over HTTP on one port, and keeps what it got.
+//! An OpenTelemetry collector: takes OTLP over gRPC and as protobuf over HTTP on one port, and keeps everything.
 
 use std::{
     fmt::Debug,
@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use futures_util::{Stream, StreamExt, stream};
 use opentelemetry_proto::tonic::{
     collector::{
         logs::v1::{
@@ -34,12 +35,23 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message;
-use tokio::net::TcpListener;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
     Request, Response, Status,
     service::Routes,
-    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Connected, TcpIncoming},
+    },
 };
 
 use super::Certificates;
@@ -51,7 +63,7 @@ pub(crate) struct Collector {
     _stop: DropGuard,
 }
 
-/// Everything that came.
+/// Everything received.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Got {
     traces: Vec<ExportTraceServiceRequest>,
@@ -66,7 +78,7 @@ struct Sink(Arc<Mutex<Got>>);
 
 impl Sink {
     fn keep(&self, headers: HeaderMap, keep: impl FnOnce(&mut Got)) {
-        let mut got = self.0.lock().expect("no panic while held");
+        let mut got = self.0.lock().expect("no panic under the lock");
         got.headers.push(headers);
         keep(&mut got);
     }
@@ -74,22 +86,24 @@ impl Sink {
 
 impl Collector {
     pub(crate) async fn start() -> Self {
-        Self::serve(Server::builder()).await
+        let (port, listener) = listen().await;
+        Self::serve(port, TcpIncoming::from(listener))
     }
 
     /// Speaks TLS as `localhost`.
     pub(crate) async fn with_tls(certificates: &Certificates) -> Self {
-        let read = |file| std::fs::read(certificates.path(file)).expect("it was written");
-        let identity = Identity::from_pem(read("server.pem"), read("server.key"));
-        let tls = ServerTlsConfig::new().identity(identity);
-        let server = Server::builder().tls_config(tls);
-        Self::serve(server.expect("the certificate is good")).await
+        let (port, listener) = listen().await;
+        Self::serve(port, over_tls(listener, certificates))
     }
 
-    async fn serve(server: Server) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("loopback has free ports");
-        let port = listener.local_addr().expect("it is bound").port();
+    fn serve<C>(
+        port: u16,
+        incoming: impl Stream<Item = std::io::Result<C>> + Send + 'static,
+    ) -> Self
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        C::ConnectInfo: Clone + Send + Sync + 'static,
+    {
         let got = Arc::<Mutex<Got>>::default();
         let sink = Sink(got.clone());
         let over_http = Router::new()
@@ -104,11 +118,10 @@ impl Collector {
         // tonic answers unknown paths itself, so its part is the one that is asked last.
         let routes = Routes::from(over_http.fallback_service(over_grpc));
         let stop = CancellationToken::new();
-        let mut server = server.accept_http1(true);
-        let serving = server.add_routes(routes).serve_with_incoming_shutdown(
-            TcpIncoming::from(listener),
-            stop.clone().cancelled_owned(),
-        );
+        let mut server = Server::builder().accept_http1(true);
+        let serving = server
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         tokio::spawn(serving);
         Self {
             port,
@@ -121,10 +134,51 @@ impl Collector {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What came so far.
+    /// Everything received so far.
     pub(crate) fn got(&self) -> Got {
-        self.got.lock().expect("no panic while held").clone()
+        self.got.lock().expect("no panic under the lock").clone()
     }
+}
+
+async fn listen() -> (u16, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("loopback has free ports");
+    let port = listener.local_addr().expect("it is bound").port();
+    (port, listener)
+}
+
+/// Connections with their handshakes done; those whose handshake fails are left out.
+///
+/// Not tonic's own TLS, which installs a crypto provider for the whole process.
+fn over_tls(
+    listener: TcpListener,
+    certificates: &Certificates,
+) -> impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> + Send + 'static {
+    let chain = CertificateDer::pem_file_iter(certificates.path("server.pem"));
+    let chain = chain
+        .expect("it was written")
+        .map(|it| it.expect("it is PEM"));
+    let key = PrivateKeyDer::from_pem_file(certificates.path("server.key"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth()
+        .with_single_cert(chain.collect(), key.expect("it is PEM"))
+        .expect("the certificate is good");
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let connections = stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await;
+        Some((accepted, listener))
+    });
+    connections.filter_map(move |accepted| {
+        let acceptor = acceptor.clone();
+        async move {
+            let (connection, _) = accepted.ok()?;
+            acceptor.accept(connection).await.ok().map(Ok)
+        }
+    })
 }
 
 impl Got {
@@ -167,7 +221,7 @@ impl Got {
         metrics.rfind(|metric| metric.name == name).cloned()
     }
 
-    /// What the spans say of their origin.
+    /// The resource of the spans.
     pub(crate) fn origin(&self) -> Resource {
         let resources = self.traces.iter().flat_map(|it| &it.resource_spans);
         let mut resources = resources.filter_map(|it| it.resource.clone());

@@ -1,4 +1,4 @@
-//! Requests without a pause, or at a pace, counted.
+//! HTTP requests without a pause, or at a pace, counted.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Workers that ask one URL again and again, each on a connection of its own.
+/// Workers that request one URL in a loop, each on a connection of its own.
 pub(crate) struct Load {
     workers: JoinSet<()>,
     shared: Arc<Shared>,
@@ -28,23 +28,23 @@ pub(crate) struct Failure {
     pub(crate) ended: Instant,
     /// 0 where there was no answer.
     pub(crate) status: u16,
-    /// The answer, or what came in its place.
-    pub(crate) met: String,
+    /// The body, or the error in its place.
+    pub(crate) answer: String,
 }
 
 impl Failure {
-    /// The last word of the problem's type, where it was told.
+    /// The last word of the problem's type, where there is one.
     pub(crate) fn problem(&self) -> Option<&str> {
-        let (_, rest) = self.met.split_once("\"urn:entra-redis:problem:")?;
+        let (_, rest) = self.answer.split_once("\"urn:entra-redis:problem:")?;
         rest.split('"').next()
     }
 }
 
-/// What became of a [`Load`].
+/// The results of a [`Load`].
 pub(crate) struct Record {
     pub(crate) good: u64,
     pub(crate) failures: Vec<Failure>,
-    /// How long the good ones took, in microseconds.
+    /// The durations of the good ones, in microseconds.
     pub(crate) durations: Histogram<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Record {
 }
 
 impl Record {
-    /// Adds what became of another load.
+    /// Adds the results of another load.
     pub(crate) fn add(&mut self, other: &Self) {
         self.good += other.good;
         self.failures.extend_from_slice(&other.failures);
@@ -70,7 +70,7 @@ impl Record {
 
 struct Shared {
     stop: AtomicBool,
-    /// Whether the server may stop listening.
+    /// The server may stop listening.
     may_end: AtomicBool,
     good: AtomicU64,
     failures: Mutex<Vec<Failure>>,
@@ -107,7 +107,7 @@ impl Load {
                 while !shared.stop.load(Ordering::Relaxed) {
                     let request = request.try_clone().expect("it has no body");
                     let began = Instant::now();
-                    let met = match client.execute(request).await {
+                    let answer = match client.execute(request).await {
                         Ok(response) => {
                             let status = response.status().as_u16();
                             match response.text().await {
@@ -116,7 +116,7 @@ impl Load {
                                 Err(error) => Some((status, format!("cut off: {error:?}"))),
                             }
                         }
-                        // Nobody listens any more: this was no accepted request.
+                        // Nothing listens any more: this was no accepted request.
                         Err(error)
                             if error.is_connect() && shared.may_end.load(Ordering::Relaxed) =>
                         {
@@ -124,7 +124,7 @@ impl Load {
                         }
                         Err(error) => Some((0, format!("{error:?}"))),
                     };
-                    shared.note(began, met);
+                    shared.note(began, answer);
                     if !pause.is_zero() {
                         sleep(pause).await;
                     }
@@ -134,7 +134,7 @@ impl Load {
         load
     }
 
-    /// From now on, that no connection can be opened is no failure.
+    /// From now on, a connection that cannot be opened is no failure.
     pub(crate) fn server_may_end(&self) {
         self.shared.may_end.store(true, Ordering::Relaxed);
     }
@@ -144,28 +144,32 @@ impl Load {
         self.shared.good.load(Ordering::Relaxed)
     }
 
-    /// Whether any request has failed so far.
+    /// Returns whether any request has failed so far.
     pub(crate) fn has_failed(&self) -> bool {
-        let failures = self.shared.failures.lock().expect("no panic while held");
+        let failures = self
+            .shared
+            .failures
+            .lock()
+            .expect("no panic under the lock");
         !failures.is_empty()
     }
 
-    /// Ends it: good answers, and failures by what was met.
+    /// Stops it. Returns the number of good answers, and the failures by their text.
     pub(crate) async fn stop(self) -> (u64, BTreeMap<String, u64>) {
         let record = self.end().await;
         let mut failures = BTreeMap::new();
         for failure in record.failures {
-            let met = format!("{}: {}", failure.status, failure.met);
-            *failures.entry(met).or_default() += 1;
+            let answer = format!("{}: {}", failure.status, failure.answer);
+            *failures.entry(answer).or_default() += 1;
         }
         (record.good, failures)
     }
 
-    /// Ends it and tells everything.
+    /// Stops it and returns everything.
     pub(crate) async fn end(mut self) -> Record {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.workers.join_next().await.is_some() {}
-        let lock = "no panic while held";
+        let lock = "no panic under the lock";
         Record {
             good: self.good(),
             failures: self.shared.failures.lock().expect(lock).clone(),
@@ -175,21 +179,21 @@ impl Load {
 }
 
 impl Shared {
-    fn note(&self, began: Instant, met: Option<(u16, String)>) {
-        match met {
+    fn note(&self, began: Instant, answer: Option<(u16, String)>) {
+        match answer {
             None => {
                 self.good.fetch_add(1, Ordering::Relaxed);
                 let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let mut durations = self.durations.lock().expect("no panic while held");
+                let mut durations = self.durations.lock().expect("no panic under the lock");
                 durations.record(took).expect("it resizes itself");
             }
-            Some((status, met)) => {
-                let mut failures = self.failures.lock().expect("no panic while held");
+            Some((status, answer)) => {
+                let mut failures = self.failures.lock().expect("no panic under the lock");
                 failures.push(Failure {
                     began,
                     ended: Instant::now(),
                     status,
-                    met,
+                    answer,
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! A TCP proxy that makes faults, between the service and Redis or between the service and Entra ID.
 //!
-//! It knows bytes alone: what is in them goes through untouched, TLS included. A fault holds for the connections that are
-//! open and for those to come, until another takes its place; bytes that were held back then go on their way.
+//! It passes bytes, TLS included, without a change. A fault applies to the connections that are
+//! open and to new ones, until another takes its place; bytes that were delayed then go on their way.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What goes wrong on the way.
+/// A fault on the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     None,
@@ -31,13 +31,13 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// No more than this many bytes a second pass, in each direction.
     Throttle(u32),
-    /// A connection ends in good order once this many further bytes of the server's have passed on it.
+    /// A connection is closed in good order once this many further bytes of the server have passed on it.
     CutAfter(u64),
-    /// Nothing passes any more and nothing ends; connections are accepted. To the peers, all is sent and well.
+    /// Nothing passes and nothing is closed; connections are accepted. To the peers, everything was sent.
     BlackHole,
-    /// What the client sends reaches the server; its answers, and its end, reach nobody.
+    /// Bytes of the client reach the server; the server's bytes, and its close, do not reach the client.
     HalfOpen,
-    /// Whoever connects is sent a reset; connections that are open go on.
+    /// New connections are reset; those that are open go on.
     Refuse,
 }
 
@@ -55,7 +55,7 @@ struct Shared {
     /// The first so many connections are forgotten.
     forgotten: watch::Sender<u64>,
     accepted: AtomicU64,
-    /// How many of the connections to come are reset as soon as the client has said something.
+    /// The number of new connections to reset as soon as the client has sent something.
     to_reset: AtomicU64,
 }
 
@@ -95,17 +95,17 @@ impl Proxy {
         self.shared.reset.send_replace(());
     }
 
-    /// Resets the next connection as soon as its client has said something.
+    /// Resets the next connection as soon as its client has sent something.
     pub(crate) fn reset_next(&self) {
         self.shared.to_reset.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Nothing passes ever again on the first `count` connections, and they do not end; the others are as they were.
+    /// Nothing passes any more on the first `count` connections, and they are not closed; the others go on.
     pub(crate) fn forget(&self, count: u64) {
         self.shared.forgotten.send_replace(count);
     }
 
-    /// How many connections were accepted so far.
+    /// The number of connections accepted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::Relaxed)
     }
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let mut forgotten = shared.forgotten.subscribe();
             let mut client = client;
             let Ok(mut server) = TcpStream::connect(&shared.target).await else {
-                return reset(&client); // as if nobody listened here
+                return reset(&client); // as if nothing listened here
             };
             let is_reset = {
                 let (from_client, to_client) = client.split();
@@ -165,7 +165,7 @@ async fn is_forgotten(number: u64, forgotten: &mut watch::Receiver<u64>) {
     counted.expect("the sender is among what is shared");
 }
 
-/// One direction of a connection, until its end.
+/// One direction of a connection, until it is closed.
 async fn pass(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -176,7 +176,7 @@ async fn pass(
     let mut passed_since = (Fault::None, 0_u64);
     'pieces: loop {
         let mut length = from.read(&mut piece).await.unwrap_or(0);
-        // What is held back goes on when the fault is over.
+        // Delayed bytes go on when the fault is over.
         let now = loop {
             let now = *fault.borrow_and_update();
             match now {

@@ -1,13 +1,9 @@
-//! A real cluster: redis-servers that know of each other.
+//! A real cluster of redis-servers.
 //!
-//! Nodes are known by an index, masters first: the order they were started in, which stays when roles change. What is
-//! asked about the cluster is asked of the living nodes themselves.
+//! Nodes are named by an index, primaries first: the order they were started in, which stays when roles change. Questions
+//! about the cluster are answered by the living nodes themselves.
 
-use std::{
-    collections::BTreeMap,
-    net::{TcpListener, UdpSocket},
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use redis::{FromRedisValue, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
@@ -24,19 +20,15 @@ struct Node {
     server: RedisServer,
     id: String,
     alive: bool,
-    /// Where it keeps what it knows of the cluster.
+    /// The directory of its `nodes.conf`.
     _directory: TempDir,
-    /// Keeps other tests off its port, while it is dead too.
-    _reserved: UdpSocket,
 }
 
 impl Node {
     async fn start() -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let path = directory.path().display().to_string();
-        let (port, reserved) = reserve_port();
         let server = RedisServer::start_with(
-            port,
             None,
             &[
                 "--cluster-enabled",
@@ -45,7 +37,7 @@ impl Node {
                 &path,
                 "--cluster-node-timeout",
                 "1000",
-                // What the masters that are left have goes on being served.
+                // The slots of the primaries that are left go on being served.
                 "--cluster-require-full-coverage",
                 "no",
                 "--cluster-allow-replica-migration",
@@ -53,7 +45,7 @@ impl Node {
                 // A replica is to take over however old its data are: links are young in a test.
                 "--cluster-replica-validity-factor",
                 "0",
-                // A replica is told of only once it was sent something.
+                // A replica appears in CLUSTER SLOTS only once it was sent something.
                 "--repl-ping-replica-period",
                 "1",
                 "--repl-diskless-sync-delay",
@@ -68,7 +60,6 @@ impl Node {
             id: String::new(),
             alive: true,
             _directory: directory,
-            _reserved: reserved,
         };
         node.id = node.ask(&["CLUSTER", "MYID"]).await;
         node
@@ -102,9 +93,9 @@ async fn ask<T: FromRedisValue>(
 }
 
 impl RedisCluster {
-    /// Starts a cluster in which the masters share the slots evenly; every node says it is whole.
-    pub(crate) async fn start(masters: usize, replicas_per_master: usize) -> Self {
-        let count = masters * (1 + replicas_per_master);
+    /// Starts a cluster whose primaries share the slots evenly, and waits until every node reports `cluster_state:ok`.
+    pub(crate) async fn start(primaries: usize, replicas_per_primary: usize) -> Self {
+        let count = primaries * (1 + replicas_per_primary);
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
             let node = Node::start().await;
@@ -119,20 +110,20 @@ impl RedisCluster {
             cluster.meet(index, 0).await;
         }
         cluster.all_know_all().await;
-        for master in 0..masters {
-            let bound = |index: usize| index * usize::from(SLOTS) / masters;
+        for primary in 0..primaries {
+            let bound = |index: usize| index * usize::from(SLOTS) / primaries;
             let (first, last) = (
-                bound(master).to_string(),
-                (bound(master + 1) - 1).to_string(),
+                bound(primary).to_string(),
+                (bound(primary + 1) - 1).to_string(),
             );
-            cluster.nodes[master]
+            cluster.nodes[primary]
                 .ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", &first, &last])
                 .await;
         }
-        for replica in masters..count {
-            let master = cluster.nodes[(replica - masters) % masters].id.clone();
+        for replica in primaries..count {
+            let primary = cluster.nodes[(replica - primaries) % primaries].id.clone();
             cluster.nodes[replica]
-                .ask::<()>(&["CLUSTER", "REPLICATE", &master])
+                .ask::<()>(&["CLUSTER", "REPLICATE", &primary])
                 .await;
         }
         cluster.is_whole().await;
@@ -155,7 +146,7 @@ impl RedisCluster {
         self.nodes[index].server.port
     }
 
-    /// Its id in the cluster, as `CLUSTER MYID` tells it.
+    /// Its id in the cluster, as in `CLUSTER MYID`.
     pub(crate) fn id(&self, index: usize) -> &str {
         &self.nodes[index].id
     }
@@ -172,11 +163,11 @@ impl RedisCluster {
     }
 
     /// The living node that serves a slot, if all living nodes agree on one.
-    pub(crate) async fn master_of(&self, slot: u16) -> Option<usize> {
+    pub(crate) async fn primary_of(&self, slot: u16) -> Option<usize> {
         let mut found = None;
         for (_, node) in self.living() {
             let map: String = node.ask(&["CLUSTER", "NODES"]).await;
-            let id = masters(&map).into_iter().find_map(|(id, (_, slots))| {
+            let id = primaries(&map).into_iter().find_map(|(id, (_, slots))| {
                 let has = slots.iter().any(|range| range.contains(&slot));
                 has.then_some(id)
             })?;
@@ -189,12 +180,12 @@ impl RedisCluster {
     }
 
     /// The living node that serves a key, if all living nodes agree on one.
-    pub(crate) async fn master_of_key(&self, key: &str) -> Option<usize> {
-        self.master_of(self.slot_of(key).await).await
+    pub(crate) async fn primary_of_key(&self, key: &str) -> Option<usize> {
+        self.primary_of(self.slot_of(key).await).await
     }
 
-    /// Whether a living node calls itself a master.
-    pub(crate) async fn is_master(&self, index: usize) -> bool {
+    /// Returns whether a living node reports itself as a primary.
+    pub(crate) async fn is_primary(&self, index: usize) -> bool {
         self.nodes[index]
             .field(&["INFO", "replication"], "role")
             .await
@@ -207,13 +198,13 @@ impl RedisCluster {
         self.nodes[index].alive = false;
     }
 
-    /// Stops a node from saying anything, for good.
+    /// Stops a node from responding, for good.
     pub(crate) fn pause(&mut self, index: usize) {
         self.nodes[index].server.pause();
         self.nodes[index].alive = false;
     }
 
-    /// Starts all nodes again, which know the cluster still.
+    /// Starts all nodes again, which still know the cluster.
     pub(crate) async fn restart_all(&mut self) {
         for node in &mut self.nodes {
             node.server.restart().await;
@@ -222,26 +213,26 @@ impl RedisCluster {
         self.is_whole().await;
     }
 
-    /// Starts a killed node again: it knows the cluster still, but has none of its keys.
+    /// Starts a killed node again: it still knows the cluster, but has none of its keys.
     pub(crate) async fn restart(&mut self, index: usize) {
         self.nodes[index].server.restart().await;
         self.nodes[index].alive = true;
         self.is_whole().await;
     }
 
-    /// Waits until another than `lost` serves the slot, in the eyes of all living nodes; answers which.
+    /// Waits until all living nodes agree on another node than `lost` for the slot, and returns it.
     pub(crate) async fn wait_for_failover(&self, slot: u16, lost: usize) -> usize {
         let mut master = None;
         eventually("a replica takes over", async || {
-            master = self.master_of(slot).await.filter(|&master| master != lost);
+            master = self.primary_of(slot).await.filter(|&master| master != lost);
             master.is_some()
         })
         .await;
         master.expect("it was waited for")
     }
 
-    /// Adds a master without slots; answers its index.
-    pub(crate) async fn add_master(&mut self) -> usize {
+    /// Adds a primary without slots, and returns its index.
+    pub(crate) async fn add_primary(&mut self) -> usize {
         let (member, _) = self.living().next().expect("a node lives");
         self.nodes.push(Node::start().await);
         let index = self.nodes.len() - 1;
@@ -251,8 +242,8 @@ impl RedisCluster {
         index
     }
 
-    /// Moves slots from one master to another with their keys, one by one, as `redis-cli --cluster reshard` does; ends
-    /// when all living nodes know.
+    /// Moves slots from one primary to another with their keys, one by one, as `redis-cli --cluster reshard` does; returns
+    /// when all living nodes know of it.
     pub(crate) async fn reshard(&self, from: usize, to: usize, slots: RangeInclusive<u16>) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let port = target.server.port.to_string();
@@ -293,7 +284,7 @@ impl RedisCluster {
                 .await
                 .expect("it has no key left");
         }
-        // Whoever claims a slot before it knows of the last claim is overruled by it.
+        // A node that claims a slot before it knows of the last claim is overruled by it.
         self.is_whole().await;
     }
 
@@ -326,7 +317,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// Waits until the living nodes say that all is well, of one accord, and every replica has its master's data.
+    /// Waits until all living nodes report the same healthy cluster, and every replica has its primary's data.
     async fn is_whole(&self) {
         eventually("the cluster is whole", async || {
             let mut views = Vec::new();
@@ -341,14 +332,15 @@ impl RedisCluster {
                     return false;
                 }
                 let map: String = node.ask(&["CLUSTER", "NODES"]).await;
-                let masters = masters(&map);
+                let primaries = primaries(&map);
                 let slots: Value = node.ask(&["CLUSTER", "SLOTS"]).await;
                 let slots = format!("{slots:?}");
-                let told = |node: &Node| masters.contains_key(&node.id) || slots.contains(&node.id);
-                if !self.living().all(|(_, node)| told(node)) {
+                let is_listed =
+                    |node: &Node| primaries.contains_key(&node.id) || slots.contains(&node.id);
+                if !self.living().all(|(_, node)| is_listed(node)) {
                     return false;
                 }
-                views.push(masters);
+                views.push(primaries);
             }
             views.windows(2).all(|two| two[0] == two[1])
         })
@@ -356,8 +348,8 @@ impl RedisCluster {
     }
 }
 
-/// The masters in an answer to `CLUSTER NODES`, each with the epoch of its claim and the slots it claims.
-fn masters(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
+/// The primaries in a reply to `CLUSTER NODES`, each with the epoch of its claim and the slots it claims.
+fn primaries(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
     let masters = map.lines().filter_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         let is_master = words[2].split(',').any(|flag| flag == "master");
@@ -369,19 +361,4 @@ fn masters(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
         is_master.then(|| (words[0].to_owned(), (words[6].to_owned(), slots.collect())))
     });
     masters.collect()
-}
-
-/// A port below those that the system hands out, with the one for the cluster bus 10000 above it. It stays the caller's as
-/// long as the socket is kept: UDP has ports of its own, which nobody else here uses.
-pub(crate) fn reserve_port() -> (u16, UdpSocket) {
-    loop {
-        let port = fastrand::u16(20_000..22_768);
-        let Ok(reserved) = UdpSocket::bind(("127.0.0.1", port)) else {
-            continue;
-        };
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
-            return (port, reserved);
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 
-use super::{Certificates, eventually, free_port};
+use super::{Certificates, Port, eventually, raise_file_limit};
 
 pub(crate) struct RedisServer {
     child: Child,
@@ -16,6 +16,7 @@ pub(crate) struct RedisServer {
     /// TLS, where certificates were given.
     pub(crate) tls_port: u16,
     arguments: Vec<String>,
+    _reserved: [Port; 2],
 }
 
 impl RedisServer {
@@ -24,23 +25,24 @@ impl RedisServer {
     }
 
     pub(crate) async fn with_arguments(more: &[&str]) -> Self {
-        Self::start_with(free_port(), None, more).await
+        Self::start_with(None, more).await
     }
 
     pub(crate) async fn with_tls(certificates: &Certificates) -> Self {
-        Self::start_on(free_port(), Some(certificates)).await
+        Self::start_with(Some(certificates), &[]).await
     }
 
-    pub(crate) async fn start_on(port: u16, certificates: Option<&Certificates>) -> Self {
-        Self::start_with(port, certificates, &[]).await
+    /// Starts one on a port that the test has known before.
+    pub(crate) async fn start_on(port: Port) -> Self {
+        Self::launch(port, None, &[]).await
     }
 
-    pub(crate) async fn start_with(
-        port: u16,
-        certificates: Option<&Certificates>,
-        more: &[&str],
-    ) -> Self {
-        let tls_port = free_port();
+    pub(crate) async fn start_with(certificates: Option<&Certificates>, more: &[&str]) -> Self {
+        Self::launch(Port::reserve(), certificates, more).await
+    }
+
+    async fn launch(port: Port, certificates: Option<&Certificates>, more: &[&str]) -> Self {
+        let tls_port = Port::reserve();
         let mut arguments: Vec<String> = ["--save", "", "--bind", "127.0.0.1", "--port"]
             .map(str::to_owned)
             .to_vec();
@@ -63,9 +65,10 @@ impl RedisServer {
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut server = Self {
             child: spawn(&arguments),
-            port,
-            tls_port,
+            port: port.number,
+            tls_port: tls_port.number,
             arguments,
+            _reserved: [port, tls_port],
         };
         server.answers().await;
         server
@@ -101,7 +104,7 @@ impl RedisServer {
     async fn answers(&mut self) {
         eventually("redis-server answers", async || {
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("redis-server ended with {status}");
+                panic!("redis-server exited with {status}");
             }
             match self.try_admin().await {
                 Ok(mut admin) => redis::cmd("PING")
@@ -136,6 +139,7 @@ impl Drop for RedisServer {
 }
 
 fn spawn(arguments: &[String]) -> Child {
+    raise_file_limit();
     Command::new("redis-server")
         .args(arguments)
         .current_dir(Path::new("/"))

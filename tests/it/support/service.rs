@@ -1,4 +1,4 @@
-//! The service as its users run it: a process configured by variables, known by its log and its ports.
+//! The service as its users run it: a process configured by variables, observed by its log and its ports.
 
 use std::{
     path::PathBuf,
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -15,12 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{LIMIT, eventually};
+use super::{LIMIT, eventually, raise_file_limit};
 
 pub(crate) struct Service {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    /// Read what it prints, to the end.
+    /// The tasks that read its output to the end.
     readers: Vec<JoinHandle<()>>,
     pub(crate) public: String,
     pub(crate) admin: Option<String>,
@@ -37,7 +38,7 @@ impl Service {
         Self::run(command(arguments), pairs).await
     }
 
-    /// The same with another program that is made of our [`entra_redis::app::App`], or a command that ends in being one.
+    /// The same with another program built on [`entra_redis::app::App`], or a command that executes one.
     pub(crate) async fn run<N: AsRef<str>, V: AsRef<str>>(
         mut command: Command,
         pairs: impl IntoIterator<Item = (N, V)>,
@@ -50,6 +51,7 @@ impl Service {
         for (name, value) in pairs {
             command.env(name.as_ref(), value.as_ref());
         }
+        raise_file_limit();
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -75,7 +77,7 @@ impl Service {
                 .as_str()
                 .map(|text| format!("http://{text}"))
         };
-        service.public = address("server.address").expect("it says where");
+        service.public = address("server.address").expect("it logs its address");
         service.admin = address("admin.address");
         service
     }
@@ -89,20 +91,23 @@ impl Service {
                 .find(|event| event["message"] == message)
         };
         for _ in 0..LIMIT.as_millis() / 20 {
-            if let Some(event) = find(&self.lines.lock().expect("no panic while held")) {
+            if let Some(event) = find(&self.lines.lock().expect("no panic under the lock")) {
                 return event;
             }
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("it ended with {status} and said:\n{}", self.log());
+                panic!("it exited with {status}, log:\n{}", self.log());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("no event {message:?} in:\n{}", self.log());
     }
 
-    /// Everything it printed so far.
+    /// Its output so far.
     pub(crate) fn log(&self) -> String {
-        self.lines.lock().expect("no panic while held").join("\n")
+        self.lines
+            .lock()
+            .expect("no panic under the lock")
+            .join("\n")
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -132,7 +137,7 @@ impl Service {
         (status, answer.text().await.expect("the body is whole"))
     }
 
-    /// Bytes of memory that it holds.
+    /// Its resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let id = self.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux has it");
@@ -184,7 +189,7 @@ impl Service {
         assert!(sent.expect("kill is everywhere").success());
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         match timeout(LIMIT * 2, self.child.wait()).await {
             Ok(status) => {
@@ -200,6 +205,7 @@ impl Service {
 
 /// `entra-redis` with these arguments and an environment with nothing but PATH.
 pub(crate) fn command(arguments: &[&str]) -> Command {
+    raise_file_limit();
     let mut command = Command::new(env!("CARGO_BIN_EXE_entra-redis"));
     command
         .args(arguments)
@@ -215,7 +221,7 @@ fn is_of_the_clock(name: &std::ffi::OsStr) -> bool {
     name == "LD_PRELOAD" || name.as_encoded_bytes().starts_with(b"FAKETIME")
 }
 
-/// Where the example of this name is.
+/// The path of the example of this name.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("it runs");
     let built = test.ancestors().nth(2).expect("target/debug/deps/it");
@@ -229,11 +235,28 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// An HTTP client without proxies.
 pub(crate) fn client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = client_trusting(&[]).build();
+    client.expect("there is nothing to go wrong")
+}
+
+/// A builder of HTTP clients without proxies that trust these certificates alone.
+///
+/// It names its crypto provider: one installed for the process would hide that the library needs one.
+pub(crate) fn client_trusting(pem: &[u8]) -> reqwest::ClientBuilder {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let added = roots.add(certificate.expect("it is PEM"));
+        added.expect("it is a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     reqwest::Client::builder()
         .no_proxy()
-        .build()
-        .expect("there is nothing to go wrong")
+        .tls_backend_preconfigured(tls)
 }
 
 /// Sum over all series of a metric in Prometheus' text whose labels contain `labels`.
@@ -252,7 +275,7 @@ fn collect(
     tokio::spawn(async move {
         let mut lines = BufReader::new(output).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            into.lock().expect("no panic while held").push(line);
+            into.lock().expect("no panic under the lock").push(line);
         }
     })
 }

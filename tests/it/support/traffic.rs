@@ -1,4 +1,4 @@
-//! Commands without a pause on many keys, each accounted for.
+//! Commands without a pause on many keys, each accounted for in a ledger.
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +12,15 @@ use entra_redis::redis::{Error, Pool};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Workers that count keys up, `KEYS` of them in turn, so that all slots of a cluster are met.
-pub(crate) struct Traffic {
+/// Workers that increment `KEYS` keys in turn, which cover the slots of all nodes of a cluster.
+pub(crate) struct IncrementLoad {
     pool: Pool,
     workers: JoinSet<()>,
     stop: Arc<AtomicBool>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// What became of the commands.
+/// The results of the commands.
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) good: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Failure {
 
 const KEYS: usize = 300;
 
-impl Traffic {
+impl IncrementLoad {
     pub(crate) fn start(pool: &Pool, workers: usize) -> Self {
         let (stop, ledger) = (
             Arc::<AtomicBool>::default(),
@@ -59,7 +59,7 @@ impl Traffic {
                     let key = turn % KEYS;
                     let began = Instant::now();
                     let result = pool.query::<u64>(redis::cmd("INCR").arg(name(key))).await;
-                    let mut ledger = ledger.lock().expect("no panic while held");
+                    let mut ledger = ledger.lock().expect("no panic under the lock");
                     let (counted, unknown) = ledger.keys.entry(key).or_default();
                     match result {
                         Ok(_) => {
@@ -81,17 +81,17 @@ impl Traffic {
 
     /// Good answers so far.
     pub(crate) fn good(&self) -> u64 {
-        self.ledger.lock().expect("no panic while held").good
+        self.ledger.lock().expect("no panic under the lock").good
     }
 
-    /// Ends it and looks at the keys: each was counted up once for each answer, and never twice for a command whose
-    /// answer was lost.
+    /// Stops it and checks the keys: each was incremented once for each reply, and never twice for a command whose
+    /// reply was lost.
     pub(crate) async fn stop(mut self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(worker) = self.workers.join_next().await {
             worker.expect("no panic");
         }
-        let ledger = std::mem::take(&mut *self.ledger.lock().expect("no panic while held"));
+        let ledger = std::mem::take(&mut *self.ledger.lock().expect("no panic under the lock"));
         for (key, (counted, unknown)) in &ledger.keys {
             let value: u64 = self
                 .pool
@@ -123,13 +123,13 @@ fn name(key: usize) -> String {
     format!("visits:{key}")
 }
 
-/// Workers that read keys without a pause: commands that may run twice, none of which may fail.
-pub(crate) struct Readers {
+/// Workers that read keys without a pause: idempotent commands, none of which may fail.
+pub(crate) struct ReadLoad {
     workers: JoinSet<Result<u64, Error>>,
     stop: CancellationToken,
 }
 
-impl Readers {
+impl ReadLoad {
     pub(crate) fn start(pool: &Pool, workers: usize) -> Self {
         let stop = CancellationToken::new();
         let mut readers = Self {
@@ -155,7 +155,7 @@ impl Readers {
         readers
     }
 
-    /// Ends them: each was answered, and always.
+    /// Stops them: each got replies, and no error.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(worker) = self.workers.join_next().await {

@@ -1,4 +1,4 @@
-//! A service whose liveness is asked all the while, whatever happens to it.
+//! A service whose liveness is checked during the whole test.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -10,16 +10,16 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use super::{LIMIT, Service, service::client};
 
-/// The service, with what was found. When the test lets go of it, it must have been alive all the time, and nothing in it may
+/// The service, with the results of the checks. When it is dropped, every check must have passed, and nothing in it may
 /// have panicked.
-pub(crate) struct Watched {
+pub(crate) struct MonitoredService {
     service: Service,
     asking: JoinHandle<()>,
-    /// Answers other than yes.
+    /// Responses other than 200.
     otherwise: Arc<Mutex<Vec<String>>>,
 }
 
-impl Watched {
+impl MonitoredService {
     pub(crate) async fn start<N: AsRef<str>, V: AsRef<str>>(
         pairs: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
@@ -39,7 +39,7 @@ impl Watched {
                     Ok(answer) => Some(answer.status().to_string()),
                     Err(error) => Some(format!("{error:?}")),
                 };
-                found.lock().expect("no panic while held").extend(other);
+                found.lock().expect("no panic under the lock").extend(other);
                 sleep(Duration::from_millis(100)).await;
             }
         });
@@ -51,7 +51,7 @@ impl Watched {
     }
 }
 
-impl Deref for Watched {
+impl Deref for MonitoredService {
     type Target = Service;
 
     fn deref(&self) -> &Service {
@@ -59,20 +59,20 @@ impl Deref for Watched {
     }
 }
 
-impl DerefMut for Watched {
+impl DerefMut for MonitoredService {
     fn deref_mut(&mut self) -> &mut Service {
         &mut self.service
     }
 }
 
-impl Drop for Watched {
+impl Drop for MonitoredService {
     fn drop(&mut self) {
         self.asking.abort();
         if std::thread::panicking() {
             println!("{}", self.service.log());
             return;
         }
-        let otherwise = self.otherwise.lock().expect("no panic while held");
+        let otherwise = self.otherwise.lock().expect("no panic under the lock");
         assert!(otherwise.is_empty(), "/healthz: {otherwise:?}");
         let log = self.service.log();
         assert!(!log.contains("panicked"), "{log}");

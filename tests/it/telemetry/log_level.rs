@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Service, eventually};
+use crate::support::{Service, client_trusting, eventually};
 
 #[tokio::test]
 async fn the_log_level_changes_while_the_service_runs() {
@@ -53,7 +53,7 @@ async fn the_log_level_changes_while_the_service_runs() {
 }
 
 #[tokio::test]
-async fn what_is_no_filter_is_refused_with_a_reason_and_changes_nothing() {
+async fn an_invalid_filter_is_refused_with_a_reason_and_changes_nothing() {
     let service = Service::start(&["dev"], [("ADMIN_PORT", "0")]).await;
     let admin = service.admin.clone().expect("it has one");
     let url = format!("{admin}/log-level");
@@ -83,8 +83,7 @@ async fn only_this_machine_may_ask_and_only_on_the_admin_port() {
     let admin = port(service.admin.as_ref().expect("it has one"));
     let near = format!("http://127.0.0.1:{admin}/log-level");
     assert_eq!(service.at(&near).await.0, 200);
-    let far = reqwest::Client::builder()
-        .no_proxy()
+    let far = client_trusting(&[])
         .local_address(std::net::IpAddr::from([127, 0, 0, 2]))
         .build()
         .expect("nothing to go wrong");

@@ -1,4 +1,4 @@
-//! Metrics: the names are an interface, the same leave by OTLP, and what nobody scrapes does not grow.
+//! Metrics: the names are an interface, the same leave by OTLP, and unscraped ones do not grow.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
@@ -7,7 +7,9 @@ use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use super::exporting;
-use crate::support::{Azure, Collector, Service, attribute, eventually, metric, repository};
+use crate::support::{
+    Azure, Collector, Service, attribute, eventually, in_own_process, metric, repository,
+};
 
 /// As the README lists them: name, type, labels.
 fn listed() -> Vec<(String, String, BTreeSet<String>)> {
@@ -67,7 +69,7 @@ async fn a_scrape_has_exactly_the_metrics_that_the_readme_lists() {
     .await;
     service.ready().await;
     // A refresh, re-authentications, a connection lost and opened again, a retry, a shed request.
-    eventually("connections sign in again", async || {
+    eventually("connections re-authenticate", async || {
         service
             .metric("redis_auth_total", &["kind=\"reauth\""])
             .await
@@ -252,14 +254,14 @@ async fn the_same_metrics_leave_by_otlp_under_opentelemetrys_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_has_nothing_to_say_about_a_scrape() {
+async fn promtool_reports_nothing_about_a_scrape() {
     let azure = Azure::with_lifetime(2).await;
     let collector = Collector::start().await;
     let service = exporting(&azure, &collector.endpoint(), &[]).await;
     service.ready().await;
     azure.controls.disconnect_all();
     eventually(
-        "a connection was lost and one signed in again",
+        "a connection was lost and one re-authenticated",
         async || {
             service.get("/sample").await;
             let text = service.text("/metrics").await;
@@ -274,7 +276,7 @@ async fn promtool_has_nothing_to_say_about_a_scrape() {
     assert!(said.contains("wrong_count"), "it would say something");
 }
 
-/// Whether `promtool check metrics` is content, and what it says.
+/// The verdict of `promtool check metrics`, and its output.
 async fn promtool(text: &str) -> (bool, String) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -308,22 +310,10 @@ fn resident() -> u64 {
 ///
 /// Runs in a process of its own, whose memory no other test uses.
 #[tokio::test(start_paused = true)]
-async fn millions_of_requests_that_nobody_scrapes_leave_memory_flat() {
+async fn millions_of_unscraped_requests_leave_memory_flat() {
     const ROUND: usize = 100_000;
-    const ALONE: &str = "ENTRA_REDIS_TEST_ALONE";
-    if std::env::var_os(ALONE).is_none() {
-        let test = "telemetry::metrics::millions_of_requests_that_nobody_scrapes_leave_memory_flat";
-        let output = Command::new(std::env::current_exe().expect("it runs"))
-            .args(["--exact", test])
-            .env(ALONE, "1")
-            .output()
-            .await
-            .expect("it can run again");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}"
-        );
+    let test = "telemetry::metrics::millions_of_unscraped_requests_leave_memory_flat";
+    if !in_own_process(test).await {
         return;
     }
     let metrics = app::install_metrics(None).expect("the only recorder");

@@ -1,4 +1,4 @@
-//! Spans of Redis: what a command, a sign-in and a wait for a connection leave behind when they fail.
+//! Spans of Redis: commands, authentications and waits for a connection that fail.
 
 use entra_redis::emulator::RedisFault;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
@@ -9,19 +9,19 @@ use crate::support::{Azure, Collector, RedisServer, Service, attribute, eventual
 /// Every span leaves at once.
 const AT_ONCE: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "20");
 
-fn told(span: &Span, name: &str) -> Option<String> {
+fn attribute_of(span: &Span, name: &str) -> Option<String> {
     attribute(&span.attributes, name)
 }
 
-/// Whether a span failed in this way, and with this answer of Redis'.
+/// Returns whether a span failed with this error type, and with this code of Redis.
 fn failed_with(span: &Span, error_type: &str, code: Option<&str>) -> bool {
     is_failed(span)
-        && told(span, "error.type").as_deref() == Some(error_type)
-        && told(span, "db.response.status_code").as_deref() == code
+        && attribute_of(span, "error.type").as_deref() == Some(error_type)
+        && attribute_of(span, "db.response.status_code").as_deref() == code
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_fails_says_how_and_with_which_code_of_redis() {
+async fn a_failed_commands_span_has_its_error_type_and_the_code_of_redis() {
     let redis = RedisServer::start().await;
     let collector = Collector::start().await;
     let environment = [
@@ -97,25 +97,31 @@ async fn a_request_that_waits_for_a_connection_shows_it() {
         let wait = waits.iter().find(|span| span.parent_span_id == set.span_id);
         let wait = wait.unwrap_or_else(|| panic!("{status}: {:?}", got.spans()));
         assert_eq!(wait.kind(), SpanKind::Client);
-        assert_eq!(told(wait, "db.system.name").as_deref(), Some("redis"));
+        assert_eq!(
+            attribute_of(wait, "db.system.name").as_deref(),
+            Some("redis")
+        );
         assert_eq!(is_failed(wait), status != 200, "{wait:?}");
         assert_eq!(is_failed(set), status != 200, "{set:?}");
-        assert_eq!(told(wait, "error.type"), told(set, "error.type"));
+        assert_eq!(
+            attribute_of(wait, "error.type"),
+            attribute_of(set, "error.type")
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sign_in_again_is_a_span_and_a_refused_one_has_redis_code() {
+async fn each_reauthentication_is_a_span_and_a_refused_one_has_the_code_of_redis() {
     let azure = Azure::with_lifetime(3).await;
     let collector = Collector::start().await;
     let service = exporting(&azure, &collector.endpoint(), &[AT_ONCE]).await;
     service.ready().await;
     let again = async |is_wanted: &dyn Fn(&Span) -> bool| {
-        eventually("a sign-in", async || {
+        eventually("an authentication", async || {
             let spans = collector.got().named("AUTH");
             let mut again = spans
                 .iter()
-                .filter(|span| told(span, "redis.auth.kind").as_deref() == Some("reauth"));
+                .filter(|span| attribute_of(span, "redis.auth.kind").as_deref() == Some("reauth"));
             again.any(is_wanted)
         })
         .await;

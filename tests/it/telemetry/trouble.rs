@@ -6,11 +6,11 @@ use entra_redis::emulator::EntraFault;
 use tokio::net::TcpListener;
 
 use super::exporting;
-use crate::support::{Azure, Collector, Load, attribute, command, eventually, free_port};
+use crate::support::{Azure, Collector, Load, Port, attribute, command, eventually};
 
 const DROPPED: &str = "entra_redis_telemetry_dropped_total";
 
-/// Listens, accepts and never says a word.
+/// Listens, accepts and never responds.
 async fn silent() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("loopback has free ports");
@@ -28,7 +28,8 @@ async fn silent() -> (String, tokio::task::JoinHandle<()>) {
 async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
     for protocol in ["grpc", "http/protobuf"] {
         let azure = Azure::with_lifetime(60).await;
-        let away = format!("http://127.0.0.1:{}", free_port());
+        let unused = Port::reserve();
+        let away = format!("http://127.0.0.1:{unused}");
         let mut service = exporting(
             &azure,
             &away,
@@ -63,7 +64,7 @@ async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_never_answers_holds_up_neither_requests_nor_the_end() {
+async fn a_collector_that_never_answers_delays_neither_requests_nor_the_exit() {
     for protocol in ["grpc", "http/protobuf"] {
         let azure = Azure::with_lifetime(60).await;
         let (endpoint, _held) = silent().await;
@@ -100,7 +101,7 @@ async fn a_collector_that_never_answers_holds_up_neither_requests_nor_the_end() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_is_exported_when_the_start_fails_and_at_ctrl_c() {
+async fn queued_telemetry_is_exported_when_the_start_fails_and_at_ctrl_c() {
     let collector = Collector::start().await;
     // Nothing leaves before the end, but for the end.
     let late = [

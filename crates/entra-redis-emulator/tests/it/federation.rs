@@ -1,7 +1,6 @@
 //! Workload identity from a cluster of one's own: its issuer, its keys, its assertions.
 
 use std::{
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,13 +9,10 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use entra_redis::emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
+use entra_redis_emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
 use serde_json::{Value, json};
 
-use super::{
-    changed, exchange, now,
-    signing::{Certificate, Key},
-};
+use crate::signing::{Certificate, Key, changed, exchange, now};
 use crate::support::{Azure, eventually};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -208,24 +204,4 @@ async fn a_missing_file_of_keys_shows_at_the_start() {
         Emulator::bind(missing).await,
         Err(Error::KeyFile { .. })
     ));
-}
-
-#[test]
-fn the_parts_of_a_federated_credential_are_given_together() {
-    let program = env!("CARGO_BIN_EXE_entra-redis");
-    for command in ["dev", "emulate"] {
-        let refused = Command::new(program)
-            .args([
-                command,
-                "--federated-issuer",
-                ISSUER,
-                "--federated-keys",
-                "keys.json",
-            ])
-            .output()
-            .expect("it starts");
-        assert_eq!(refused.status.code(), Some(64));
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(said.contains("--federated-subject"), "{said}");
-    }
 }

@@ -1,11 +1,11 @@
 //! An application that authenticates with its certificate.
 
-use entra_redis::emulator::{Emulator, Error, Options};
+use entra_redis_emulator::{Emulator, Error, Options};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde_json::{Value, json};
 
-use super::{changed, exchange, now, signing::Certificate};
-use crate::support::{Azure, Certificates};
+use crate::signing::{Certificate, changed, exchange, now};
+use crate::support::Azure;
 
 #[tokio::test]
 async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
@@ -113,7 +113,11 @@ async fn a_file_without_a_usable_certificate_shows_at_the_start() {
         bind("/missing".into()).await,
         Err(Error::ClientCertificate { .. })
     ));
-    let ec = Certificates::for_name("localhost");
-    let refused = bind(ec.path("server.pem")).await;
+    let key = rcgen::KeyPair::generate().expect("ring makes EC keys");
+    let ec = rcgen::CertificateParams::default().self_signed(&key);
+    let directory = tempfile::tempdir().expect("free space");
+    let path = directory.path().join("ec.pem");
+    std::fs::write(&path, ec.expect("valid parameters").pem()).expect("free space");
+    let refused = bind(path).await;
     assert!(matches!(refused, Err(Error::ClientCertificateKey { .. })));
 }

@@ -1,14 +1,14 @@
 //! Microsoft's azure-identity for Python, unchanged, against the emulator.
 //!
 //! The package is installed once into `target/python` and used again. What it must find is written in
-//! `tests/it/azure_identity.py`.
+//! `azure_identity.py`.
 
 use std::{path::PathBuf, process::Command};
 
-use entra_redis::emulator::Options;
+use entra_redis_emulator::Options;
 
-use super::signing::Certificate;
-use crate::support::{Azure, repository};
+use crate::signing::Certificate;
+use crate::support::{Azure, directory};
 
 /// Renewed by hand: a test must not change its mind overnight.
 const PACKAGE: &str = "azure-identity==1.27.0";
@@ -53,7 +53,7 @@ async fn azure_identity_for_python_gets_its_tokens_here() {
         ..Options::default()
     })
     .await;
-    let script = repository().join("tests/it/azure_identity.py");
+    let script = directory().join("azure_identity.py");
     let mut command = Command::new(python());
     command
         .arg(script)

@@ -2,31 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    io::ErrorKind,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis::{
-    config::Roots,
-    emulator::{ClusteringPolicy, Options},
-    tls,
-};
+use entra_redis_emulator::{ClusteringPolicy, Options};
 use redis::{FromRedisValue, Value, from_redis_value};
-use rustls::pki_types::ServerName;
-use serde_json::Value as Json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
-use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client};
+use crate::support::{Azure, Client, LIMIT, RedisCluster, RedisServer, connect};
 
 /// The address at which each node is announced, by its id.
 type Announced = BTreeMap<String, String>;
@@ -44,109 +29,14 @@ async fn before_cluster(cluster: &RedisCluster) -> Azure {
     before(cluster.address(0), Duration::from_secs(600)).await
 }
 
-/// Performs a TLS handshake with the server at `address`, whose certificate must be for `name`.
-async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
-    let roots = Roots {
-        file: Some(azure.variable("REDIS_CA_FILE").into()),
-        directory: None,
-    };
-    let config = tls::client_config(&roots, None).expect("the emulator wrote it");
-    let name = ServerName::try_from(name.to_owned()).expect("it is a name");
-    let socket = TcpStream::connect(address).await?;
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, socket);
-    timeout(LIMIT, connected).await.expect("within the limit")
-}
-
-/// User and token, as `AUTH` takes them.
-async fn authenticate(azure: &Azure) -> String {
-    let answer = client()
-        .get(format!(
-            "{}?api-version=2019-08-01&resource=https://redis.azure.com",
-            azure.variable("IDENTITY_ENDPOINT")
-        ))
-        .header("x-identity-header", azure.variable("IDENTITY_HEADER"))
-        .send()
-        .await
-        .expect("the emulator answers");
-    let body: Json = serde_json::from_str(&answer.text().await.expect("whole")).expect("JSON");
-    let token = body["access_token"].as_str().expect("it is granted");
-    let claims = token.split('.').nth(1).expect("a token has three parts");
-    let claims = URL_SAFE_NO_PAD.decode(claims).expect("it is base64");
-    let claims: Json = serde_json::from_slice(&claims).expect("claims are JSON");
-    format!(
-        "AUTH {} {token}\r\n",
-        claims["oid"].as_str().expect("an id")
-    )
-}
-
-/// A client authenticated at one address.
-struct Client {
-    stream: TlsStream<TcpStream>,
-}
-
 impl Client {
-    async fn open(azure: &Azure, address: &str) -> Self {
-        let stream = connect(azure, address, "localhost").await;
-        let mut client = Self {
-            stream: stream.unwrap_or_else(|error| panic!("{address}: {error}")),
-        };
-        client.expect(&authenticate(azure).await, "+OK\r\n").await;
-        client
-    }
-
-    async fn at_endpoint(azure: &Azure) -> Self {
-        Self::open(azure, azure.variable("REDIS_ENDPOINT")).await
-    }
-
-    async fn send(&mut self, commands: &str) {
-        let sent = self.stream.write_all(commands.as_bytes()).await;
-        sent.expect("it is open");
-        self.stream.flush().await.expect("it is open");
-    }
-
-    /// Sends inline commands; their answers must be these.
-    async fn expect(&mut self, commands: &str, expected: &str) {
-        self.send(commands).await;
-        let mut answer = vec![0; expected.len()];
-        let read = timeout(LIMIT, self.stream.read_exact(&mut answer)).await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(matches!(read, Ok(Ok(_))), "{read:?} after {answer:?}");
-        assert_eq!(answer, expected, "{commands:?}");
-    }
-
-    async fn line(&mut self) -> String {
-        let mut line = String::new();
-        while !line.ends_with("\r\n") {
-            let read = timeout(LIMIT, self.stream.read_u8()).await;
-            line.push(read.expect("in time").expect("it is open").into());
-        }
-        line.truncate(line.len() - 2);
-        line
-    }
-
-    async fn ask(&mut self, command: &str) -> Value {
-        self.send(&format!("{command}\r\n")).await;
-        let mut bytes = Vec::new();
-        loop {
-            let read = timeout(LIMIT, self.stream.read_buf(&mut bytes)).await;
-            assert_ne!(
-                read.expect("in time").expect("open"),
-                0,
-                "{command}: closed"
-            );
-            if let Ok(value) = redis::parse_redis_value(&bytes) {
-                return value;
-            }
-        }
-    }
-
     async fn id(&mut self) -> String {
-        into(self.ask("CLUSTER MYID").await)
+        into(self.value("CLUSTER MYID").await)
     }
 
     /// Everything that `CLUSTER SLOTS` names.
     async fn slots(&mut self) -> Announced {
-        let ranges: Vec<Vec<Value>> = into(self.ask("CLUSTER SLOTS").await);
+        let ranges: Vec<Vec<Value>> = into(self.value("CLUSTER SLOTS").await);
         let nodes = ranges
             .into_iter()
             .flat_map(|range| range.into_iter().skip(2));
@@ -163,7 +53,7 @@ impl Client {
 
     async fn shards(&mut self) -> Announced {
         type Fields = BTreeMap<String, Value>;
-        let shards: Vec<Fields> = into(self.ask("CLUSTER SHARDS").await);
+        let shards: Vec<Fields> = into(self.value("CLUSTER SHARDS").await);
         let nodes = shards.into_iter().flat_map(|mut shard| {
             into::<Vec<Fields>>(shard.remove("nodes").expect("it has nodes"))
         });
@@ -178,7 +68,7 @@ impl Client {
     }
 
     async fn nodes(&mut self) -> Announced {
-        in_lines(&into::<String>(self.ask("CLUSTER NODES").await))
+        in_lines(&into::<String>(self.value("CLUSTER NODES").await))
     }
 }
 
@@ -209,7 +99,7 @@ fn in_lines(text: &str) -> Announced {
 async fn every_announced_address_is_a_front_that_leads_to_its_node() {
     let cluster = RedisCluster::start(3, 1).await;
     let azure = before_cluster(&cluster).await;
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     assert_eq!(client.id().await, cluster.id(0));
     let announced = client.slots().await;
     assert_eq!(announced.len(), 6);
@@ -218,13 +108,13 @@ async fn every_announced_address_is_a_front_that_leads_to_its_node() {
         assert!(!cluster.addresses().contains(address), "{address}");
     }
     for protocol in ["2", "3"] {
-        client.ask(&format!("HELLO {protocol}")).await;
+        client.value(&format!("HELLO {protocol}")).await;
         assert_eq!(client.slots().await, announced);
         assert_eq!(client.shards().await, announced);
         assert_eq!(client.nodes().await, announced);
     }
     for (id, address) in &announced {
-        let mut node = Client::open(&azure, address).await;
+        let mut node = Client::authenticated(&azure, address).await;
         assert_eq!(node.id().await, *id);
         // Each node announces the same, for itself too.
         assert_eq!(node.slots().await, announced);
@@ -232,7 +122,7 @@ async fn every_announced_address_is_a_front_that_leads_to_its_node() {
     for command in ["REPLICAS", "SLAVES"] {
         let replicas: Vec<String> = into(
             client
-                .ask(&format!("CLUSTER {command} {}", cluster.id(0)))
+                .value(&format!("CLUSTER {command} {}", cluster.id(0)))
                 .await,
         );
         let replicas = in_lines(&replicas.join("\n"));
@@ -249,14 +139,14 @@ async fn redirections_name_fronts_amid_other_replies() {
     let (foreign, own) = ("foo", "hello");
     assert_eq!(cluster.primary_of_key(foreign).await, Some(1));
     assert_eq!(cluster.primary_of_key(own).await, Some(0));
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     // Nothing has been announced yet: a redirection opens a front as well as a map.
     let value = "-MOVED 1 127.0.0.1:1 ".repeat(20_000);
     let set = format!(
         "*3\r\n$3\r\nSET\r\n$5\r\nhello\r\n${}\r\n{value}\r\n",
         value.len()
     );
-    client.expect(&set, "+OK\r\n").await;
+    client.ask(&set, "+OK\r\n").await;
     client.send("GET foo\r\n").await;
     let line = client.line().await;
     let front = line
@@ -273,7 +163,7 @@ async fn redirections_name_fronts_amid_other_replies() {
         "{big}{moved}-ERR wrong number of arguments for 'auth' command\r\n{moved}{big}+OK\r\n{moved}\
         -EXECABORT Transaction discarded because of previous errors.\r\n"
     );
-    client.expect(pipeline, &expected).await;
+    client.ask(pipeline, &expected).await;
     // A slot on its way: a key that is not here may be there.
     let slot = cluster.slot_of("absent{hello}").await.to_string();
     for (node, way, other) in [(1, "IMPORTING", 0), (0, "MIGRATING", 1)] {
@@ -284,11 +174,11 @@ async fn redirections_name_fronts_amid_other_replies() {
     }
     let ask = format!("-ASK {slot} {front}\r\n");
     client
-        .expect("GET absent{hello}\r\nGET hello\r\n", &format!("{ask}{big}"))
+        .ask("GET absent{hello}\r\nGET hello\r\n", &format!("{ask}{big}"))
         .await;
-    let mut other = Client::open(&azure, front).await;
+    let mut other = Client::authenticated(&azure, front).await;
     other
-        .expect("ASKING\r\nGET absent{hello}\r\n", "+OK\r\n$-1\r\n")
+        .ask("ASKING\r\nGET absent{hello}\r\n", "+OK\r\n$-1\r\n")
         .await;
 }
 
@@ -296,22 +186,22 @@ async fn redirections_name_fronts_amid_other_replies() {
 async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
     let mut cluster = RedisCluster::start(2, 0).await;
     let azure = before_cluster(&cluster).await;
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     let before = client.slots().await;
-    client.expect("SET hello there\r\n", "+OK\r\n").await;
+    client.ask("SET hello there\r\n", "+OK\r\n").await;
     let added = cluster.add_primary().await;
     let announced = client.nodes().await;
     assert_eq!((before.len(), announced.len()), (2, 3));
     assert!(before.iter().all(|(id, address)| announced[id] == *address));
     let front = &announced[cluster.id(added)];
-    let mut node = Client::open(&azure, front).await;
+    let mut node = Client::authenticated(&azure, front).await;
     assert_eq!(node.id().await, cluster.id(added));
     let slot = cluster.slot_of("hello").await;
     cluster.reshard(0, added, slot..=slot + 2).await;
     assert_eq!(cluster.primary_of(slot).await, Some(added));
-    node.expect("GET hello\r\n", "$5\r\nthere\r\n").await;
+    node.ask("GET hello\r\n", "$5\r\nthere\r\n").await;
     client
-        .expect("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
+        .ask("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
         .await;
 }
 
@@ -329,7 +219,7 @@ impl Follower<'_> {
         let (mut node, mut asking) = (self.at.clone(), "");
         loop {
             if !self.clients.contains_key(&node) {
-                let client = Client::open(self.azure, &node).await;
+                let client = Client::authenticated(self.azure, &node).await;
                 self.clients.insert(node.clone(), client);
             }
             let client = self.clients.get_mut(&node).expect("it was opened");
@@ -389,9 +279,9 @@ async fn slots_move_under_load_and_no_key_is_lost() {
 async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
     let mut cluster = RedisCluster::start(3, 1).await;
     let azure = before_cluster(&cluster).await;
-    let announced = Client::at_endpoint(&azure).await.slots().await;
+    let announced = azure.authenticated().await.slots().await;
     let front = &announced[cluster.id(0)];
-    let mut open = Client::open(&azure, front).await;
+    let mut open = Client::authenticated(&azure, front).await;
     cluster.kill(0);
     let mut rest = Vec::new();
     let closed = timeout(LIMIT, open.stream.read_to_end(&mut rest)).await;
@@ -406,11 +296,11 @@ async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
         ErrorKind::ConnectionReset
     );
     // The endpoint's own server was that node.
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     assert_ne!(client.id().await, cluster.id(0));
     let master = cluster.wait_for_failover(0, 0).await;
     assert_eq!(master, 3);
-    let slots: Vec<Vec<Value>> = into(client.ask("CLUSTER SLOTS").await);
+    let slots: Vec<Vec<Value>> = into(client.value("CLUSTER SLOTS").await);
     let first = slots.into_iter().find(|range| range[0] == Value::Int(0));
     let node: Vec<Value> = into(first.expect("slot 0 is served").swap_remove(2));
     let front_of_master = &announced[cluster.id(3)];
@@ -420,7 +310,7 @@ async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
     );
     cluster.restart(0).await;
     assert!(!cluster.is_primary(0).await);
-    let mut again = Client::open(&azure, front).await;
+    let mut again = Client::authenticated(&azure, front).await;
     assert_eq!(again.id().await, cluster.id(0));
 }
 
@@ -428,16 +318,16 @@ async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
 async fn a_node_is_guarded_as_the_endpoint_is() {
     let cluster = RedisCluster::start(1, 0).await;
     let azure = before(cluster.address(0), Duration::from_secs(2)).await;
-    let announced = Client::at_endpoint(&azure).await.slots().await;
+    let announced = azure.authenticated().await.slots().await;
     let front = &announced[cluster.id(0)];
     let stream = connect(&azure, front, "localhost").await;
     let mut stranger = Client {
         stream: stream.expect("it accepts"),
     };
     stranger
-        .expect("CLUSTER SLOTS\r\n", "-NOAUTH Authentication required.\r\n")
+        .ask("CLUSTER SLOTS\r\n", "-NOAUTH Authentication required.\r\n")
         .await;
-    let mut ends = Client::open(&azure, front).await;
+    let mut ends = Client::authenticated(&azure, front).await;
     let mut rest = String::new();
     let closed = timeout(LIMIT, ends.stream.read_to_string(&mut rest)).await;
     closed
@@ -496,18 +386,14 @@ async fn enterprise_cluster_hides_its_shards() {
             ..Options::default()
         })
         .await;
-        let mut client = Client::at_endpoint(&azure).await;
+        let mut client = azure.authenticated().await;
         for subcommand in ["INFO", "HELP", "KEYSLOT key", "NODES", "slots"] {
             client
-                .expect(
+                .ask(
                     &format!("cluster {subcommand}\r\nPING\r\n"),
                     "-ERR command is not allowed\r\n+PONG\r\n",
                 )
                 .await;
         }
     }
-    let arguments = ["dev", "--clustering-policy", "EnterpriseCluster"];
-    let service = Service::start(&arguments, [("", ""); 0]).await;
-    service.ready().await;
-    assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }

@@ -1,7 +1,14 @@
-//! Keys of the test's own and what is signed with them. RSA keys are made by the `openssl` command line: ring makes none.
+//! Keys of the tests, assertions signed with them, and their exchange for a token.
+//!
+//! RSA keys are made by the `openssl` command line: ring makes none.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use axum::http::StatusCode;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use ring::{
     digest,
@@ -14,6 +21,8 @@ use ring::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::support::Azure;
 
 /// An RSA key and a certificate that holds it, in files.
 pub(super) struct Certificate {
@@ -113,4 +122,73 @@ impl Key {
         };
         format!("{text}.{}", BASE64URL.encode(signature))
     }
+}
+
+/// Changes a valid set of claims: `null` removes one.
+pub(super) fn changed(mut valid: Value, changes: &Value) -> Value {
+    for (name, value) in changes.as_object().expect("changes are an object") {
+        valid[name] = value.clone();
+    }
+    valid
+        .as_object_mut()
+        .expect("claims are an object")
+        .retain(|_, value| !value.is_null());
+    valid
+}
+
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("it is past 1970").as_secs()
+}
+
+/// Exchanges an assertion; returns the AADSTS code, 0 for a token, and the error's description.
+pub(super) async fn exchange(azure: &Azure, assertion: &str) -> (u64, String) {
+    let (host, tenant) = ["AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID"]
+        .map(|name| azure.variable(name))
+        .into();
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_id", azure.variable("AZURE_CLIENT_ID")),
+        ("scope", "https://redis.azure.com/.default"),
+        (
+            "client_assertion_type",
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        ),
+        ("client_assertion", assertion),
+    ];
+    // None of the values needs more: they are base64, GUIDs and URLs.
+    let fields = fields.map(|(name, value)| format!("{name}={}", value.replace(':', "%3A")));
+    let response = azure
+        .http()
+        .post(format!("{host}{tenant}/oauth2/v2.0/token"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(fields.join("&"))
+        .send()
+        .await
+        .expect("the emulator responds");
+    let status = response.status();
+    let body = response.text().await.expect("a complete body");
+    let signature = assertion.rsplit('.').next().unwrap_or_default();
+    assert!(
+        signature.is_empty() || !body.contains(signature),
+        "the assertion is repeated"
+    );
+    let body: Value = serde_json::from_str(&body).expect("it is JSON");
+    if status == StatusCode::OK {
+        assert!(body["access_token"].is_string());
+        return (0, String::new());
+    }
+    let code = body["error_codes"][0].as_u64().expect("Entra ID's shape");
+    let expected = match code {
+        50027 | 50166 => (StatusCode::BAD_REQUEST, "invalid_request"),
+        _ => (StatusCode::UNAUTHORIZED, "invalid_client"),
+    };
+    assert_eq!(
+        (status, body["error"].as_str()),
+        (expected.0, Some(expected.1)),
+        "{body}"
+    );
+    let text = body["error_description"].as_str().expect("a text");
+    assert!(text.starts_with(&format!("AADSTS{code}: ")), "{text}");
+    (code, text.to_owned())
 }

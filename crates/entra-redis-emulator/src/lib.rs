@@ -9,6 +9,7 @@
 //! It knows nothing of the service it serves, and is no part of a production build.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -129,6 +130,17 @@ pub struct Emulator {
     files: Files,
     /// Whether the assertions are the emulator's to write.
     own_issuer: bool,
+}
+
+impl fmt::Debug for Emulator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Emulator")
+            .field("identity_endpoint", &self.identity_endpoint)
+            .field("authority", &self.tenant.authority)
+            .field("redis_endpoint", &self.redis_endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Emulator {
@@ -363,6 +375,3 @@ async fn https(
         Some(Err(_)) | None => {}
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,10 @@ mod support;
 
 mod certificate;
 mod cluster;
+mod entra;
 mod federation;
+mod lifecycle;
 mod python;
+mod redis_proxy;
 mod signing;
+mod store;

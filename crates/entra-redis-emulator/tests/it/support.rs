@@ -25,6 +25,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -71,14 +72,19 @@ pub(crate) struct Token {
 impl Azure {
     pub(crate) async fn start(options: Options) -> Self {
         let emulator = Emulator::bind(options).await.expect("free ports");
+        Self::run(emulator).0
+    }
+
+    /// Runs an emulator; returns its stop signal and its task too.
+    pub(crate) fn run(emulator: Emulator) -> (Self, CancellationToken, JoinHandle<()>) {
         let stop = CancellationToken::new();
         let azure = Self {
             controls: emulator.controls(),
             variables: emulator.variables(),
             _stop: stop.clone().drop_guard(),
         };
-        tokio::spawn(emulator.run(stop));
-        azure
+        let running = tokio::spawn(emulator.run(stop.clone()));
+        (azure, stop, running)
     }
 
     /// One whose tokens have this lifetime, before the store.

@@ -41,7 +41,10 @@ impl ClientCertificate {
     pub(crate) fn read(path: PathBuf) -> Result<Self, Error> {
         let certificate = match CertificateDer::from_pem_file(&path) {
             Ok(certificate) => certificate,
-            Err(source) => return Err(Error::ClientCertificate { path, source }),
+            Err(error) => {
+                let source = error.into();
+                return Err(Error::ClientCertificate { path, source });
+            }
         };
         // An empty signature is always refused; the reason tells whether the key is one that could sign.
         let refused = EndEntityCert::try_from(&certificate)

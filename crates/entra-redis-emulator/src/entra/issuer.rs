@@ -206,12 +206,13 @@ fn client() -> Result<reqwest::Client, Error> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::HttpClient(error.into()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(READ_LIMIT)
         .build()
-        .map_err(Error::HttpClient)
+        .map_err(|error| Error::HttpClient(error.into()))
 }

@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+use crate::address;
 
 /// Where Azure Managed Redis has its nodes.
 const PORTS: RangeInclusive<u16> = 8500..=8599;
@@ -83,12 +85,7 @@ impl Nodes {
         let listener = listener.map_or_else(|| bind(0), Ok)?;
         listener.set_nonblocking(true)?;
         let mut address = listener.local_addr()?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        address.set_ip(address::reachable(address.ip()));
         let proxy = NodeProxy {
             listener: TcpListener::from_std(listener)?,
             node: node.to_owned(),

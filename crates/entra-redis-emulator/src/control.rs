@@ -1,8 +1,12 @@
-//! Faults and counts: what a test or a script turns while the emulator runs.
+//! Faults and counters, used by a test or a script while the emulator runs.
 //!
-//! `Emulator::controls` hands out `Controls`; `entra` and `front` read it at each request and connection. All clones
-//! speak of the same emulator, a change holds from the next request on, and nothing here ever waits. What a fault
-//! looks like on the wire is written where it is made, in `entra` and `front`.
+//! `entra` and `redis_proxy` read the faults at each request and connection; what a fault looks like on the wire is written
+//! there.
+//!
+//! # Invariants
+//!
+//! - All clones of [`Controls`] share one state.
+//! - A change applies from the next request on, and nothing here waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,69 +14,69 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// What goes wrong at the three token endpoints.
+/// A fault of the three token endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntraFault {
-    /// Nothing: tokens are issued.
+    /// No fault: tokens are issued.
     #[default]
     None,
-    /// Every request is answered with this status and an error of Entra ID's shape.
+    /// Every response has this status and an error in the format of Entra ID.
     Status(u16),
-    /// The same with a `Retry-After` header, as a throttled caller gets (429, 503).
+    /// The same with a `Retry-After` header, as throttled callers receive it (429, 503).
     RetryAfter(u16, Duration),
-    /// No request is ever answered.
+    /// No request gets a response.
     Hang,
-    /// Every request is answered rightly, but this much later.
+    /// Every response is delayed by this time.
     Slow(Duration),
-    /// An identity gets the token it got last for as long as that token lives, as from a managed identity's cache.
+    /// An identity gets its last token again until that token expires, as from a managed identity's cache.
     SameToken,
-    /// Every request is answered with status 200 and a page of HTML, as by a proxy in between.
+    /// Every response has status 200 and a page of HTML, as that of a proxy in between.
     Garbage,
-    /// Every answer ends in its middle.
+    /// Every connection breaks in the middle of the response's body.
     CutOff,
 }
 
-/// What goes wrong at Azure's front before Redis.
+/// A fault of Azure's proxy before Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RedisFault {
-    /// Nothing: whoever brings a good token is let in.
+    /// No fault: every valid token is accepted.
     #[default]
     None,
-    /// Every sign-in is refused with `WRONGPASS`, whatever its token; a sign-in made before stays in force.
+    /// Every authentication is rejected with `WRONGPASS`. An earlier one stays in force.
     RefuseAuth,
-    /// A token signs nobody in before it is this old, as while Azure still spreads the news of it; whole seconds, and up to
-    /// one more, since tokens are dated in whole seconds. A sign-in made before stays in force.
+    /// A token is rejected until it is this old, as long as Azure has not yet distributed it. Whole seconds, and up to one
+    /// more, because tokens are dated in whole seconds. An earlier authentication stays in force.
     LateTokens(Duration),
-    /// A sign-in is never answered. Replies keep their order, so neither is what its connection sends after it;
-    /// connections that do not sign in go on.
+    /// Authentication gets no reply. Replies keep their order, so later commands of the connection get none either;
+    /// connections that do not authenticate are not affected.
     HangAuth,
-    /// The same where a connection is signed in already: each is let in, and its next sign-in is lost.
+    /// The same for re-authentication: the first one of each connection succeeds, and the next gets no reply.
     HangReauth,
-    /// Connections are accepted and closed at once, before TLS; those already open go on.
+    /// Connections are accepted and closed at once, before TLS. Open ones are not affected.
     Refuse,
 }
 
-/// How often things happened since the emulator was bound.
+/// Counters since the emulator was bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Access tokens signed; one handed out again by [`EntraFault::SameToken`] counts once.
+    /// Access tokens issued; one that [`EntraFault::SameToken`] returns again counts once.
     pub tokens_issued: u64,
     /// Connections to Redis that completed their TLS handshake.
     pub connections_opened: u64,
     /// `AUTH` and `HELLO … AUTH` accepted.
     pub auth_accepted: u64,
-    /// Those among the accepted that brought the very token their connection was signed in with already.
+    /// Accepted ones with the token that their connection was authenticated with already.
     pub auth_repeated: u64,
-    /// `AUTH` and `HELLO … AUTH` refused for their token or by [`RedisFault::RefuseAuth`].
+    /// `AUTH` and `HELLO … AUTH` rejected for their token or by [`RedisFault::RefuseAuth`].
     pub auth_refused: u64,
-    /// Connections closed because the token they were signed in with ended.
+    /// Connections closed because their token expired.
     pub connections_expired: u64,
 }
 
-/// A handle to a running emulator's faults and counts; clones share one state.
+/// A handle to an emulator's faults and counters. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Controls {
     shared: Arc<Shared>,
@@ -87,23 +91,23 @@ struct Shared {
     counters: Counters,
 }
 
-/// The live counters behind [`Counts`].
+/// The counters behind [`Counts`].
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) tokens_issued: Counter,
-    pub(super) connections_opened: Counter,
-    pub(super) auth_accepted: Counter,
-    pub(super) auth_repeated: Counter,
-    pub(super) auth_refused: Counter,
-    pub(super) connections_expired: Counter,
+pub(crate) struct Counters {
+    pub(crate) tokens_issued: Counter,
+    pub(crate) connections_opened: Counter,
+    pub(crate) auth_accepted: Counter,
+    pub(crate) auth_repeated: Counter,
+    pub(crate) auth_refused: Counter,
+    pub(crate) connections_expired: Counter,
 }
 
-/// One counter that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(super) fn add(&self) {
+    pub(crate) fn add(&self) {
         self.0.fetch_add(1, Relaxed);
     }
 
@@ -113,7 +117,7 @@ impl Counter {
 }
 
 impl Controls {
-    pub(super) fn new(token_lifetime: Duration) -> Self {
+    pub(crate) fn new(token_lifetime: Duration) -> Self {
         let shared = Shared {
             entra: watch::Sender::default(),
             redis: watch::Sender::default(),
@@ -126,27 +130,27 @@ impl Controls {
         }
     }
 
-    /// Sets what goes wrong at the token endpoints from the next request on.
+    /// Sets the fault of the token endpoints, from the next request on.
     pub fn set_entra(&self, fault: EntraFault) {
         self.shared.entra.send_replace(fault);
     }
 
-    /// Sets what goes wrong at the front before Redis from the next sign-in or connection on.
+    /// Sets the fault of the proxy before Redis, from the next authentication or connection on.
     pub fn set_redis(&self, fault: RedisFault) {
         self.shared.redis.send_replace(fault);
     }
 
-    /// Closes every connection to Redis at once; new ones are let in.
+    /// Closes every connection to Redis at once. New ones are accepted.
     pub fn disconnect_all(&self) {
         self.shared.disconnect.send_replace(());
     }
 
-    /// Sets the life of the tokens issued from now on; whole seconds, at least one, as Entra ID has it.
+    /// Sets the lifetime of the tokens issued from now on: whole seconds, at least one.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.shared.token_lifetime.send_replace(lifetime);
     }
 
-    /// Tells how often things happened so far.
+    /// Returns the counters.
     pub fn counts(&self) -> Counts {
         let counters = self.counters();
         Counts {
@@ -159,24 +163,24 @@ impl Controls {
         }
     }
 
-    pub(super) fn entra(&self) -> EntraFault {
+    pub(crate) fn entra(&self) -> EntraFault {
         *self.shared.entra.borrow()
     }
 
-    pub(super) fn redis(&self) -> RedisFault {
+    pub(crate) fn redis(&self) -> RedisFault {
         *self.shared.redis.borrow()
     }
 
-    pub(super) fn token_lifetime(&self) -> Duration {
+    pub(crate) fn token_lifetime(&self) -> Duration {
         *self.shared.token_lifetime.borrow()
     }
 
-    /// A receiver that changes when [`Controls::disconnect_all`] is called after this.
-    pub(super) fn disconnects(&self) -> watch::Receiver<()> {
+    /// Returns a receiver that changes when [`Controls::disconnect_all`] is called from now on.
+    pub(crate) fn disconnects(&self) -> watch::Receiver<()> {
         self.shared.disconnect.subscribe()
     }
 
-    pub(super) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 }

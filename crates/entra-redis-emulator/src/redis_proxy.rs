@@ -1,9 +1,13 @@
-//! Azure's front before Redis: TLS, sign-in by token, and the end of a connection with its token.
+//! Azure's proxy before Redis: TLS, authentication by token, and the end of a connection with its token.
 //!
-//! `Emulator::run` serves every client with [`connection`], at the endpoint and at each node of a cluster. Here bytes move:
-//! between the client, `gate`, which decides about each command, and a real Redis server if there is one (one plain
-//! connection for each client's). What always holds: no connection outlives the token it is signed in with, and reading
-//! never waits for writing, so that a pipeline of any length works. What the bytes mean is not known here.
+//! [`connection`] serves one client, at the endpoint or at a node of a cluster. Here bytes move between the client,
+//! [`AuthGate`], which decides about each command, and a real Redis server if there is one (one plain connection for each
+//! client).
+//!
+//! # Invariants
+//!
+//! - No connection outlives its token.
+//! - Reading never waits for writing, so that a pipeline of any length works.
 
 use std::io;
 use std::sync::Arc;
@@ -27,58 +31,58 @@ use nodes::Nodes;
 
 mod addresses;
 mod auth_gate;
-pub(super) mod nodes;
+pub(crate) mod nodes;
 mod reply_order;
 
-/// A client or server that has not finished connecting by then never will.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout for connecting to the server, and for the client's TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client that is done has not yet been sent, and the end of TLS, get this long.
-const CLOSE_LIMIT: Duration = Duration::from_millis(500);
+/// Timeout for the replies that a leaving client has not been sent yet, and for the end of TLS.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Room made for each read: two TLS records.
+/// Buffer space for each read: two TLS records.
 const READ_SIZE: usize = 32 * 1024;
 
-/// With more than this unsent to the server, the client is not read from; the server's replies always are.
+/// Limit of bytes not sent to the server yet, above which the client is not read from. The server's replies always are.
 const UNSENT_LIMIT: usize = 1024 * 1024;
 
-/// What all connections share.
-pub(super) struct RedisProxy {
-    pub(super) signer: Arc<Signer>,
-    pub(super) controls: Controls,
-    pub(super) tls: Arc<ServerConfig>,
-    /// A real server's `host:port`.
-    pub(super) redis: Option<String>,
-    /// The other servers, if it is a cluster's.
-    pub(super) nodes: Nodes,
-    pub(super) store: Arc<Store>,
-    pub(super) clustering_policy: ClusteringPolicy,
+/// The state that all connections share.
+pub(crate) struct RedisProxy {
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) controls: Controls,
+    pub(crate) tls: Arc<ServerConfig>,
+    /// The real server's `host:port`; `None` for the store.
+    pub(crate) redis: Option<String>,
+    /// The other servers, if the real one is a node of a cluster.
+    pub(crate) nodes: Nodes,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clustering_policy: ClusteringPolicy,
 }
 
-/// Why a connection ended.
+/// A reason for closing a connection.
 #[derive(Debug, thiserror::Error)]
-enum End {
-    #[error("its token ended")]
+enum CloseReason {
+    #[error("the token expired")]
     Expired,
-    #[error("the emulator was told to close it")]
-    Told,
-    #[error("the client left")]
-    Left,
-    #[error("no Redis server can be reached")]
+    #[error("closed by a fault or the end of the emulator")]
+    Requested,
+    #[error("closed by the client")]
+    ByClient,
+    #[error("no Redis server is reachable")]
     NoServer,
-    #[error("the Redis server left")]
-    ServerLeft,
-    #[error("the Redis server does not speak its protocol")]
-    ServerBroken,
-    #[error("something took too long")]
-    TooSlow,
+    #[error("closed by the Redis server")]
+    ByServer,
+    #[error("malformed reply from the Redis server")]
+    MalformedReply,
+    #[error("timed out")]
+    TimedOut,
     #[error(transparent)]
-    Broken(#[from] io::Error),
+    Io(#[from] io::Error),
 }
 
-/// Serves one client of `node` (`host:port`), or of the endpoint, until it leaves, its token ends, the server leaves, or
-/// `shutdown` or `Controls` closes it.
-pub(super) async fn connection(
+/// Serves one client of `node` (`host:port`), or of the endpoint, until it leaves, its token expires, the server closes the
+/// connection, or `shutdown` or `Controls` does.
+pub(crate) async fn connection(
     proxy: Arc<RedisProxy>,
     socket: TcpStream,
     node: Option<String>,
@@ -87,121 +91,122 @@ pub(super) async fn connection(
     if proxy.controls.redis() == RedisFault::Refuse {
         return;
     }
+    let server = node.clone().or_else(|| proxy.redis.clone());
     let mut disconnects = proxy.controls.disconnects();
-    let told = async {
+    let requested = async {
         tokio::select! {
             _ = disconnects.changed() => {}
             () = shutdown.cancelled() => {}
         }
     };
-    tokio::pin!(told);
+    tokio::pin!(requested);
     let opened = tokio::select! {
         opened = open(&proxy, socket, node) => opened,
-        () = &mut told => Err(End::Told),
+        () = &mut requested => Err(CloseReason::Requested),
     };
     let end = match opened {
         Err(end) => end,
         Ok((client, server)) => {
             let (mut input, mut output) = tokio::io::split(client);
             let end = tokio::select! {
-                end = talk(&proxy, &mut input, &mut output, server) => end.err().unwrap_or(End::Left),
-                () = told => End::Told,
+                end = relay(&proxy, &mut input, &mut output, server) => end.err().unwrap_or(CloseReason::ByClient),
+                () = requested => CloseReason::Requested,
             };
-            // A peer that is gone, or does not read, makes no difference any more.
-            _ = timeout(CLOSE_LIMIT, output.shutdown()).await;
+            // The result does not matter any more: the peer may be gone, or not read.
+            _ = timeout(CLOSE_TIMEOUT, output.shutdown()).await;
             end
         }
     };
-    if matches!(end, End::Expired) {
+    if matches!(end, CloseReason::Expired) {
         proxy.controls.counters().connections_expired.add();
     }
-    tracing::debug!(reason = %end, "a connection to the emulated Redis was closed");
+    tracing::debug!(server.address = server, reason = %end, "Redis connection closed");
 }
 
-/// Connects to the server if there is one, then shakes hands with the client: one that comes to a dead node is reset at
-/// once, as by the dead node itself.
+/// Connects to the server if there is one, then performs the TLS handshake with the client. The connection of a client to
+/// a dead node is reset at once, as by the dead node itself.
 async fn open(
     proxy: &RedisProxy,
     socket: TcpStream,
     node: Option<String>,
-) -> Result<(TlsStream<TcpStream>, Option<TcpStream>), End> {
+) -> Result<(TlsStream<TcpStream>, Option<TcpStream>), CloseReason> {
     socket.set_nodelay(true)?;
     let server = match &proxy.redis {
         None => None,
         Some(endpoint) => {
-            let server = reach(proxy, endpoint, node).await;
+            let server = connect(proxy, endpoint, node).await;
             if server.is_none() {
                 SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-                return Err(End::NoServer);
+                return Err(CloseReason::NoServer);
             }
             server
         }
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&proxy.tls));
-    let client = timeout(CONNECT_LIMIT, acceptor.accept(socket)).await;
-    let client = client.map_err(|_| End::TooSlow)??;
+    let client = timeout(CONNECT_TIMEOUT, acceptor.accept(socket)).await;
+    let client = client.map_err(|_| CloseReason::TimedOut)??;
     proxy.controls.counters().connections_opened.add();
     Ok((client, server))
 }
 
-/// Connects to `node`. Azure's endpoint is a name that any living node answers to: without a node, to the server given,
-/// or else to the first that accepts of those it named.
-async fn reach(proxy: &RedisProxy, endpoint: &str, node: Option<String>) -> Option<TcpStream> {
+/// Connects to `node`. Without a node, connects to the configured server or else to the first of the known nodes that
+/// accepts: Azure's endpoint is a name behind which any live node may be.
+async fn connect(proxy: &RedisProxy, endpoint: &str, node: Option<String>) -> Option<TcpStream> {
     let candidates = match node {
         Some(node) => vec![node],
         None => [vec![endpoint.to_owned()], proxy.nodes.known()].concat(),
     };
     for address in candidates {
-        let server = timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await;
+        let server = timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await;
         let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match server.and_then(|server| server.set_nodelay(true).map(|()| server)) {
             Ok(server) => return Some(server),
             Err(error) => tracing::warn!(
-                redis.address = address,
+                server.address = address,
                 %error,
-                "a Redis server behind the emulator cannot be reached"
+                "could not connect to the Redis server"
             ),
         }
     }
     None
 }
 
-/// Moves bytes until the conversation is over. Only one side at a time is acted upon, so that no lock is needed.
-async fn talk(
+/// Moves bytes until the client is done. Only one side is served at a time, so that no lock is needed.
+async fn relay(
     proxy: &RedisProxy,
     mut from_client: impl AsyncRead + Unpin,
     mut to_client: impl AsyncWrite + Unpin,
     server: Option<TcpStream>,
-) -> Result<(), End> {
+) -> Result<(), CloseReason> {
     let address = server.as_ref().map(TcpStream::peer_addr).transpose()?;
     let mut gate = AuthGate::new(proxy, address.map(|address| address.ip()));
     let (mut from_server, mut to_server) = server.map(TcpStream::into_split).unzip();
     let (mut commands, mut replies) = (Vec::new(), Vec::new());
-    let mut leave_at = None;
+    let mut close_by = None;
     loop {
-        let reading = leave_at.is_none() && gate.to_server.len() < UNSENT_LIMIT;
-        let signed_in_until = gate.signed_in_until();
+        let reading = close_by.is_none() && gate.to_server.len() < UNSENT_LIMIT;
+        let expires_at = gate.expires_at();
         tokio::select! {
             read = read(Some(&mut from_client), &mut commands), if reading => {
-                let left = read? == 0;
+                let is_end = read? == 0;
                 gate.take_commands(&mut commands);
-                if left || gate.is_ending() {
-                    leave_at = Some(Instant::now() + CLOSE_LIMIT);
+                if is_end || gate.is_closing() {
+                    close_by = Some(Instant::now() + CLOSE_TIMEOUT);
                 }
             }
             read = read(from_server.as_mut(), &mut replies) => {
                 if read? == 0 {
-                    return Err(End::ServerLeft);
+                    return Err(CloseReason::ByServer);
                 }
-                gate.take_replies(&replies).map_err(|_| End::ServerBroken)?;
+                gate.take_replies(&replies).map_err(|_| CloseReason::MalformedReply)?;
                 replies.clear();
             }
             sent = gate.to_client.send(Some(&mut to_client)), if gate.to_client.is_waiting() => sent?,
             sent = gate.to_server.send(to_server.as_mut()), if gate.to_server.is_waiting() => sent?,
-            () = until(signed_in_until) => return Err(End::Expired),
-            () = until(leave_at) => return Err(End::TooSlow),
+            () = until(expires_at) => return Err(CloseReason::Expired),
+            () = until(close_by) => return Err(CloseReason::TimedOut),
         }
-        if leave_at.is_some() && gate.is_idle() {
+        if close_by.is_some() && gate.is_idle() {
             return Ok(());
         }
     }
@@ -227,12 +232,12 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Bytes on their way to one peer.
+/// Bytes to send to one peer.
 #[derive(Default)]
 struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
-    /// Written, but perhaps still inside the TLS layer.
+    /// Some are written, but may still be in the TLS layer.
     unflushed: bool,
 }
 
@@ -245,7 +250,7 @@ impl Outbox {
         self.len() > 0 || self.unflushed
     }
 
-    /// Sends a part of what is waiting. Nothing is lost when the future is dropped.
+    /// Sends some of the bytes. Nothing is lost if the future is dropped.
     async fn send(&mut self, to: Option<&mut (impl AsyncWrite + Unpin)>) -> io::Result<()> {
         let Some(to) = to else {
             return std::future::pending().await;

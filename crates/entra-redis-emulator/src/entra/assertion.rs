@@ -1,9 +1,12 @@
-//! Assertions: does a signed statement speak for the application?
+//! Client assertions: signed statements by which the application authenticates.
 //!
-//! `entra` asks when a request brings one. There are two kinds, told apart by their issuer: the application itself, which
-//! signs with its certificate, or the trusted issuer of its federated credential, which signs with keys of its own. What
-//! always holds: a claim is believed only after the signature, and each refusal is the one Entra ID gives. Keys are the
-//! business of `issuer` and `client_certificate`, texts that of `errors`.
+//! There are two kinds, distinguished by their issuer: the application itself, which signs with its certificate, or the
+//! trusted issuer of its federated credential, which signs with keys of its own.
+//!
+//! # Invariants
+//!
+//! - A claim counts only after the signature was verified.
+//! - Each refusal is the one of Entra ID.
 
 use super::Tenant;
 use super::errors::{EntraError, Reason};
@@ -11,7 +14,7 @@ use super::jwt::{Claims, Jwt};
 use super::{client_certificate, issuer, token};
 
 impl Tenant {
-    /// Whether an assertion deserves the application's token.
+    /// Checks that an assertion authenticates the application.
     pub(super) async fn check_assertion(&self, text: &[u8]) -> Result<(), EntraError> {
         let jwt = Jwt::parse(text).ok_or(Reason::MalformedAssertion)?;
         if self.is_application(&jwt.claims.iss) {
@@ -54,7 +57,7 @@ impl Tenant {
             client_certificate::Unsigned::Signature => Reason::BadSignature.into(),
         })?;
         check_time(&jwt.claims)?;
-        // The token endpoint or, as older SDKs have it, the tenant.
+        // The token endpoint or, in older SDKs, the tenant.
         let tenant = format!("{}{}", self.authority, self.signer.tenant);
         let audience = jwt.claims.audience();
         let known = ["/oauth2/v2.0/token", "/v2.0", ""];

@@ -1,9 +1,11 @@
-//! Tokens: who is signed in, and until when.
+//! Access tokens, issued and checked.
 //!
-//! `entra` has tokens issued here, `files` an assertion signed, `front` has sign-ins checked. One signing key is made per
-//! start and never leaves this file; every token is new (its `uti` is random), looks like one of Entra ID's version 1
-//! tokens and is as long as one. Only the algorithm differs: ES256 for Entra ID's RS256, since ring makes no RSA keys.
-//! Which request deserves a token is not decided here.
+//! Every token is new (its `uti` is random), looks like a version 1 token of Entra ID and is as long as one. Only the
+//! algorithm differs: ES256 for Entra ID's RS256, because ring makes no RSA keys.
+//!
+//! # Invariants
+//!
+//! - One signing key is made for each start, and it never leaves this file.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::jwt::{Claims, Jwt};
 
-/// The audience of a token for Redis, and the resource to ask it for.
+/// The audience of a token for Redis, which is also the resource of the request.
 pub(crate) const REDIS_RESOURCE: &str = "https://redis.azure.com";
 
 /// Redis as an application in Entra ID: the same resource by its id.
@@ -30,21 +32,21 @@ pub(crate) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// Entra ID dates tokens back by five minutes, for a resource whose clock is behind.
 const BACKDATE_S: u64 = 300;
 
-/// Bytes of the padding claim: brings a token to the 1.2–1.6 KB that real ones have.
+/// Bytes of the padding claim, which gives a token the 1.2–1.6 KB of a real one.
 const PADDING: usize = 120;
 
-/// Why a signed text is refused.
+/// A reason for rejecting a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("it is not a signed JWT")]
+    #[error("not a signed JWT")]
     Malformed,
-    #[error("its signature is not the emulator's")]
+    #[error("not signed by the emulator")]
     Signature,
-    #[error("its audience is another")]
+    #[error("wrong audience")]
     Audience,
-    #[error("it is not valid yet or no more")]
+    #[error("expired or not valid yet")]
     Time,
-    #[error("its object id is not the user name")]
+    #[error("the object id is not the user name")]
     User,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct Identity {
     pub(crate) resource_id: String,
 }
 
-/// An access token with what the answers around it say; deliberately without `Debug`.
+/// An access token and its times; without `Debug`, because it is a credential.
 #[derive(Clone)]
 pub(crate) struct Issued {
     pub(crate) text: String,
@@ -64,7 +66,7 @@ pub(crate) struct Issued {
     pub(crate) expires_at: u64,
 }
 
-/// The signing key of one start, and the tenant it signs for.
+/// The signing key of one start, and its tenant.
 pub(crate) struct Signer {
     key: EcdsaKeyPair,
     key_id: String,
@@ -104,7 +106,7 @@ impl Signer {
         }
     }
 
-    /// Makes a secret that is good for this start.
+    /// Makes a secret, valid for this start.
     pub(crate) fn secret(&self) -> String {
         self.random_text(30)
     }
@@ -157,7 +159,7 @@ impl Signer {
         text
     }
 
-    /// Reads the claims of a text this key signed; says nothing of their times and audience.
+    /// Returns the claims of a text signed with this key. Times and audience are not checked.
     fn verify(&self, text: &[u8]) -> Result<Claims, Refusal> {
         let jwt = Jwt::parse(text).ok_or(Refusal::Malformed)?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
@@ -166,13 +168,8 @@ impl Signer {
         Ok(jwt.claims)
     }
 
-    /// Checks a sign-in as Azure does; answers when the token ends, in seconds since the epoch.
-    pub(crate) fn check_sign_in(
-        &self,
-        user: &[u8],
-        token: &[u8],
-        now: u64,
-    ) -> Result<u64, Refusal> {
+    /// Checks the user name and token of an `AUTH` as Azure does. Returns the token's expiry, in seconds since the epoch.
+    pub(crate) fn authenticate(&self, user: &[u8], token: &[u8], now: u64) -> Result<u64, Refusal> {
         let claims = self.verify(token)?;
         if claims.aud != REDIS_RESOURCE {
             return Err(Refusal::Audience);
@@ -186,16 +183,17 @@ impl Signer {
         Ok(claims.exp)
     }
 
-    /// Checks that a token was issued at least this long ago, by the second.
+    /// Checks that a token was issued at least this long ago, in whole seconds.
     pub(crate) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
         let issued = self.verify(token)?.nbf + BACKDATE_S;
-        match issued + least.as_secs() <= now() {
-            true => Ok(()),
-            false => Err(Refusal::Time),
+        if issued + least.as_secs() <= now() {
+            Ok(())
+        } else {
+            Err(Refusal::Time)
         }
     }
 
-    /// The public key as a JSON Web Key Set.
+    /// Returns the public key as a JSON Web Key Set.
     pub(crate) fn key_set(&self) -> Value {
         // An uncompressed point: one byte 4, then the two coordinates of 32 bytes.
         let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
@@ -205,7 +203,7 @@ impl Signer {
         }]})
     }
 
-    /// A fresh GUID, for a trace or a correlation.
+    /// Returns a new GUID, for a trace or a correlation.
     pub(crate) fn guid(&self) -> String {
         guid(&self.random)
     }
@@ -217,7 +215,7 @@ impl Signer {
     }
 }
 
-/// The wall clock, in whole seconds since the epoch, as tokens have it.
+/// Returns the wall clock's time in whole seconds since the epoch, as in tokens.
 pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -256,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_signs_its_owner_in_until_it_ends() {
+    fn a_token_authenticates_its_owner_until_it_expires() {
         let (signer, identity, token) = issued();
         let check =
-            |now| signer.check_sign_in(identity.object_id.as_bytes(), token.text.as_bytes(), now);
+            |now| signer.authenticate(identity.object_id.as_bytes(), token.text.as_bytes(), now);
         assert_eq!(check(NOW), Ok(NOW + 60));
         assert_eq!(check(NOW + 59), Ok(NOW + 60));
         assert_eq!(check(NOW + 60), Err(Refusal::Time));
@@ -268,13 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn another_user_or_audience_is_refused() {
+    fn another_user_or_audience_is_rejected() {
         let (signer, identity, token) = issued();
         let check =
-            |user: &str, text: &str| signer.check_sign_in(user.as_bytes(), text.as_bytes(), NOW);
+            |user: &str, text: &str| signer.authenticate(user.as_bytes(), text.as_bytes(), NOW);
         assert_eq!(check(&identity.client_id, &token.text), Err(Refusal::User));
         assert_eq!(check("default", &token.text), Err(Refusal::User));
-        let mut claims = signer.verify(token.text.as_bytes()).expect("it is ours");
+        let mut claims = signer
+            .verify(token.text.as_bytes())
+            .expect("signed by this key");
         claims.aud = "https://management.azure.com".into();
         let other = signer.sign(&serde_json::to_value(&claims).expect("claims are JSON"));
         assert_eq!(check(&identity.object_id, &other), Err(Refusal::Audience));
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn no_changed_token_is_accepted() {
         let (signer, identity, token) = issued();
-        let check = |text: &[u8]| signer.check_sign_in(identity.object_id.as_bytes(), text, NOW);
+        let check = |text: &[u8]| signer.authenticate(identity.object_id.as_bytes(), text, NOW);
         for position in 0..token.text.len() {
             let mut text = token.text.clone().into_bytes();
             text[position] = if text[position] == b'A' { b'B' } else { b'A' };

@@ -1,30 +1,32 @@
-//! The addresses of a cluster's nodes, in what a server answers.
+//! The addresses of a cluster's nodes in the replies of a server.
 //!
-//! `gate` hands over the replies that may name nodes: shard maps and errors. Here each address in them becomes that of
-//! the front before the node, announced as Azure does, by IP and port and without a name. What always holds: all else in
-//! the reply stays as it is, and what is not understood passes untouched. Which front stands before which node is
-//! `nodes`' business.
+//! Replies that may name nodes are shard maps and errors. Each address in them becomes that of the node's proxy, announced
+//! as Azure does, by IP and port and without a name.
 //!
-//! Not looked at: `INFO` and `ROLE`, by which nobody finds a node, and a shard map asked for inside `MULTI`.
+//! `INFO` and `ROLE` are not rewritten, because no client finds nodes by them, and neither is a shard map inside `MULTI`.
+//!
+//! # Invariants
+//!
+//! - Everything else in a reply stays as it is, and a reply that is not understood passes untouched.
 
 use std::net::SocketAddr;
 
 use crate::resp::Value;
 
-/// A reply that names nodes, by its form.
+/// The form of a reply that names nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShardMap {
     /// Ranges of slots with the nodes that have them.
     Slots,
     /// Shards with their slots and nodes, by field.
     Shards,
-    /// Text, one node a line; one string or one for each node.
+    /// Text with one node on each line; one string, or one for each node.
     Lines,
 }
 
 impl ShardMap {
-    /// The form of what answers a command, if it is a shard map.
-    pub(super) fn asked_for(arguments: &[&[u8]]) -> Option<Self> {
+    /// Returns the form of the reply to a command, if it is a shard map.
+    pub(super) fn requested_by(arguments: &[&[u8]]) -> Option<Self> {
         let [name, subcommand, ..] = arguments else {
             return None;
         };
@@ -40,11 +42,12 @@ impl ShardMap {
     }
 }
 
-/// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
+/// A function that returns the address of a node's proxy, by the node's host and port. The host is empty or `?` if the
+/// server leaves it out.
 pub(super) type ProxyOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
 
-/// A whole reply as the client is to see it; `None` if that is as it came.
-pub(super) fn rewritten(
+/// Rewrites a complete reply for the client; `None` if it stays as it is.
+pub(super) fn rewrite(
     map: Option<ShardMap>,
     reply: &[u8],
     proxy_of: &ProxyOf<'_>,
@@ -79,7 +82,7 @@ pub(super) fn rewritten(
     Some(out)
 }
 
-/// `-MOVED slot host:port` and `-ASK slot host:port`.
+/// Rewrites `-MOVED slot host:port` and `-ASK slot host:port`.
 fn redirection(reply: &[u8], proxy_of: &ProxyOf<'_>) -> Option<Vec<u8>> {
     let line = str::from_utf8(reply).ok()?.strip_suffix("\r\n")?;
     let mut words = line.split(' ');
@@ -93,7 +96,7 @@ fn redirection(reply: &[u8], proxy_of: &ProxyOf<'_>) -> Option<Vec<u8>> {
     Some(format!("{kind} {slot} {ip}:{port}\r\n").into_bytes())
 }
 
-/// Host, port and id; Redis 7 adds a map of further names.
+/// Rewrites host, port and id; Redis 7 adds a map of further names.
 fn node_of_slots(node: &mut Value, proxy_of: &ProxyOf<'_>) {
     let [host, port, _, more @ ..] = node.elements() else {
         return;
@@ -166,14 +169,14 @@ fn lines(value: &mut Value, proxy_of: &ProxyOf<'_>) {
     }
 }
 
-/// `id host:port@bus-port[,hostname[,…]] flags …`
+/// Rewrites `id host:port@bus-port[,hostname[,…]] flags …`.
 fn line(text: &str, proxy_of: &ProxyOf<'_>) -> String {
     let announced = |word: &str| {
         let (address, _) = word.split_once('@')?;
         let (host, port) = address.rsplit_once(':')?;
         let proxy = proxy_of(host, port.parse().ok()?)?;
         let (ip, port) = (proxy.ip(), proxy.port());
-        // The bus is the servers' own: no client dials it, and its real port would only tell where the node is.
+        // No client connects to the cluster bus, and its real port would disclose the node's own address.
         Some(format!("{ip}:{port}@{port}"))
     };
     let mut words: Vec<&str> = text.split(' ').collect();
@@ -188,17 +191,17 @@ fn line(text: &str, proxy_of: &ProxyOf<'_>) -> String {
 mod tests {
     use super::*;
 
-    /// Fronts at 10.0.0.4, on the node's port plus 1500; a host that is left out is the node's at 7000.
+    /// Proxies at 10.0.0.4, on the node's port plus 1500.
     fn proxy_of(host: &str, port: u16) -> Option<SocketAddr> {
         let known = matches!(host, "127.0.0.1" | "::1" | "" | "?");
         (known && port > 0).then(|| SocketAddr::from(([10, 0, 0, 4], port + 1500)))
     }
 
-    fn met(map: Option<ShardMap>, reply: &str) -> String {
-        let met = rewritten(map, reply.as_bytes(), &proxy_of);
-        met.map_or_else(
+    fn rewritten(map: Option<ShardMap>, reply: &str) -> String {
+        let reply_to_client = rewrite(map, reply.as_bytes(), &proxy_of);
+        reply_to_client.map_or_else(
             || reply.to_owned(),
-            |met| String::from_utf8(met).expect("it is text"),
+            |reply| String::from_utf8(reply).expect("text"),
         )
     }
 
@@ -211,8 +214,8 @@ mod tests {
             ("-MOVED 5 :7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
             ("-MOVED 5 ?:7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
         ] {
-            assert_eq!(met(None, reply), expected);
-            assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+            assert_eq!(rewritten(None, reply), expected);
+            assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
         }
         for other in [
             "-MOVED 5 127.0.0.1\r\n",
@@ -221,23 +224,23 @@ mod tests {
             "-ERR MOVED 5 127.0.0.1:7001\r\n",
             "-MOVED\r\n",
         ] {
-            assert_eq!(met(None, other), other);
+            assert_eq!(rewritten(None, other), other);
         }
     }
 
     #[test]
     fn slots_name_proxies_and_no_host_names() {
-        // A node that does not know its own address yet; one with a name and its address beside it; one without either.
+        // A node that does not know its own address yet; one with a name and its address beside it; one without both.
         let reply = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$0\r\n\r\n:7000\r\n$1\r\na\r\n*0\r\n\
             *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
             *4\r\n$-1\r\n:7002\r\n$1\r\nc\r\n*2\r\n$8\r\nhostname\r\n$4\r\nname\r\n";
         let expected = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8500\r\n$1\r\na\r\n*0\r\n\
             *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
             *4\r\n$8\r\n10.0.0.4\r\n:8502\r\n$1\r\nc\r\n*0\r\n";
-        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
         let reply = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$1\r\n?\r\n:7001\r\n$1\r\na\r\n%1\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n";
         let expected = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8501\r\n$1\r\na\r\n%0\r\n";
-        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
     }
 
     #[test]
@@ -259,10 +262,10 @@ mod tests {
             };
             let expected = reply(without, fields("10.0.0.4", 8501), "");
             let plain = reply(without, fields("127.0.0.1", 7001), "");
-            assert_eq!(met(Some(ShardMap::Shards), &plain), expected);
+            assert_eq!(rewritten(Some(ShardMap::Shards), &plain), expected);
             let named = reply(with, fields("127.0.0.1", 7001), name);
             // Redis counts the pairs of RESP3 and the elements of RESP2.
-            assert_eq!(met(Some(ShardMap::Shards), &named), expected);
+            assert_eq!(rewritten(Some(ShardMap::Shards), &named), expected);
         }
     }
 
@@ -277,17 +280,17 @@ mod tests {
         let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let verbatim = |text: &str| format!("={}\r\ntxt:{text}\r\n", text.len() + 4);
         let map = Some(ShardMap::Lines);
-        assert_eq!(met(map, &bulk(before)), bulk(after));
-        assert_eq!(met(map, &verbatim(before)), verbatim(after));
+        assert_eq!(rewritten(map, &bulk(before)), bulk(after));
+        assert_eq!(rewritten(map, &verbatim(before)), verbatim(after));
         let many = |text: &str| {
             let lines: Vec<String> = text.lines().map(bulk).collect();
             format!("*{}\r\n{}", lines.len(), lines.concat())
         };
-        assert_eq!(met(map, &many(before)), many(after));
+        assert_eq!(rewritten(map, &many(before)), many(after));
     }
 
     #[test]
-    fn what_is_no_map_stays_as_it_is() {
+    fn other_replies_stay_as_they_are() {
         for reply in [
             "+QUEUED\r\n",
             "*0\r\n",
@@ -297,16 +300,16 @@ mod tests {
             "*1\r\n:1\r\n",
         ] {
             for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-                assert_eq!(met(Some(map), reply), reply);
+                assert_eq!(rewritten(Some(map), reply), reply);
             }
         }
     }
 
     #[test]
-    fn maps_are_known_by_their_commands() {
+    fn maps_are_recognized_by_their_commands() {
         let asked = |text: &str| {
             let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
-            ShardMap::asked_for(&words)
+            ShardMap::requested_by(&words)
         };
         assert_eq!(asked("cluster Slots"), Some(ShardMap::Slots));
         assert_eq!(asked("CLUSTER SHARDS"), Some(ShardMap::Shards));
@@ -326,15 +329,15 @@ mod tests {
                 "*1\r\n*2\r\n$5\r\nnodes\r\n*1\r\n*5\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n{ip}$8\r\nhostname\r\n"
             )
         };
-        let met = met(Some(ShardMap::Shards), &reply("127.0.0.1", 7001));
-        assert_eq!(met, reply("10.0.0.4", 8501));
+        let actual = rewritten(Some(ShardMap::Shards), &reply("127.0.0.1", 7001));
+        assert_eq!(actual, reply("10.0.0.4", 8501));
     }
 
     #[test]
-    fn a_reply_nested_without_end_stays_as_it_is() {
+    fn a_reply_nested_too_deep_stays_as_it_is() {
         let deep = "*1\r\n".repeat(1_000_000);
         for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-            assert_eq!(rewritten(Some(map), deep.as_bytes(), &proxy_of), None);
+            assert_eq!(rewrite(Some(map), deep.as_bytes(), &proxy_of), None);
         }
     }
 
@@ -343,7 +346,7 @@ mod tests {
 
         use super::*;
 
-        /// Replies of the words that shard maps have, in any order, and of their types.
+        /// Replies of the words and types of shard maps, in any order.
         fn reply() -> impl Strategy<Value = Value> {
             let word = prop_oneof![
                 "nodes|ip|endpoint|hostname|port|tls-port|127.0.0.1|\\?|",
@@ -370,25 +373,25 @@ mod tests {
 
         proptest! {
             #[test]
-            fn a_reply_is_put_together_as_it_was(value in reply()) {
+            fn an_unchanged_reply_is_written_as_it_was(value in reply()) {
                 let mut bytes = Vec::new();
                 value.write(&mut bytes);
-                let read = Value::parse(&bytes).expect("it is a reply");
+                let read = Value::parse(&bytes).expect("a reply");
                 let mut again = Vec::new();
                 read.write(&mut again);
                 prop_assert_eq!(&again, &bytes);
                 for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-                    let met = rewritten(Some(map), &bytes, &proxy_of).expect("it is a reply");
-                    // Still one whole reply, whatever was put into it.
-                    prop_assert!(Value::parse(&met).is_some());
+                    let actual = rewrite(Some(map), &bytes, &proxy_of).expect("a reply");
+                    // It is still one complete reply.
+                    prop_assert!(Value::parse(&actual).is_some());
                     if map != ShardMap::Lines {
-                        prop_assert_eq!(rewritten(Some(map), &met, &|_, _| None), Some(met));
+                        prop_assert_eq!(rewrite(Some(map), &actual, &|_, _| None), Some(actual));
                     }
                 }
             }
 
             #[test]
-            fn any_bytes_are_passed_on_or_read(
+            fn any_bytes_are_rewritten_or_left_alone(
                 bytes in prop_oneof![
                     vec(any::<u8>(), 0..200),
                     "(-(MOVED|ASK) [0-9]{0,5} \\PC{0,20}(:[0-9]{0,6})?|[*%$~=!:|-]([0-9]{0,3}|18446744073709551615)(\r\n)?){0,12}"
@@ -396,8 +399,8 @@ mod tests {
                 ],
             ) {
                 for map in [None, Some(ShardMap::Slots), Some(ShardMap::Shards), Some(ShardMap::Lines)] {
-                    if let Some(met) = rewritten(map, &bytes, &proxy_of) {
-                        prop_assert!(met.len() <= 4 * bytes.len() + 64, "{} bytes", met.len());
+                    if let Some(new) = rewrite(map, &bytes, &proxy_of) {
+                        prop_assert!(new.len() <= 4 * bytes.len() + 64, "{} bytes", new.len());
                     }
                 }
             }

@@ -1,10 +1,10 @@
-//! The nodes of a cluster: which front stands before which.
+//! The nodes of a cluster, each with a proxy of its own.
 //!
-//! `gate` asks for the front of each node that a server names; the first time, one is opened. `Emulator::run` takes the
-//! new listeners and serves them, `front` asks which servers are known when the endpoint's own is gone. What always
-//! holds: a node keeps its front, on one port, as long as the emulator runs, whatever becomes of the node.
+//! A proxy is opened when a reply first names its node. `Emulator::run` receives the new listeners and serves them.
 //!
-//! How a reply names a node is not known here.
+//! # Invariants
+//!
+//! - A node keeps its proxy, on one port, as long as the emulator runs, whatever becomes of the node.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,17 +17,17 @@ use tokio::sync::mpsc;
 
 use crate::address;
 
-/// Where Azure Managed Redis has its nodes.
+/// The ports of nodes in Azure Managed Redis.
 const PORTS: RangeInclusive<u16> = 8500..=8599;
 
-/// A front just opened.
+/// A newly opened proxy.
 pub(crate) struct NodeProxy {
     pub(crate) listener: TcpListener,
     /// The server's `host:port`.
     pub(crate) node: String,
 }
 
-/// The nodes known and the proxies before them.
+/// The known nodes and the addresses of their proxies.
 pub(crate) struct Nodes {
     host: IpAddr,
     /// By the server's `host:port`.
@@ -36,7 +36,7 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Knows no node yet; proxies will be bound to `host`, and come out of the receiver.
+    /// No nodes yet. Proxies will be bound to `host`, and new ones are sent to the receiver.
     pub(crate) fn new(host: IpAddr) -> (Self, mpsc::UnboundedReceiver<NodeProxy>) {
         let (opened, proxies) = mpsc::unbounded_channel();
         let nodes = Self {
@@ -47,8 +47,8 @@ impl Nodes {
         (nodes, proxies)
     }
 
-    /// The address of the front before the node at `host` and `port`, as a client finds it. A server that leaves the
-    /// host out means its own, `sender`. `None` for a node without an address yet, or if there is no port left.
+    /// Returns the address at which clients reach the proxy of the node at `host` and `port`. An empty host, or `?`, is that
+    /// of the server that sent the reply, `sender`. `None` for a node without an address yet, or if no port is free.
     pub(super) fn proxy_of(&self, host: &str, port: u16, sender: IpAddr) -> Option<SocketAddr> {
         if port == 0 {
             return None;
@@ -74,7 +74,7 @@ impl Nodes {
         }
     }
 
-    /// The servers known, each as `host:port`.
+    /// Returns the known servers, each as `host:port`.
     pub(super) fn known(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
@@ -90,14 +90,14 @@ impl Nodes {
             listener: TcpListener::from_std(listener)?,
             node: node.to_owned(),
         };
-        // Nobody takes it any more when the emulator ends, and then no client is left to be told of it.
+        // The receiver is gone when the emulator stops, and then no client is left that could use the address.
         _ = self.opened.send(proxy);
         tracing::info!(server.address = node, proxy.address = %address, "proxy opened for a cluster node");
         Ok(address)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
-        // Whatever panicked, each entry is true by itself.
+        // A panic leaves a valid map: each entry stands for itself.
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

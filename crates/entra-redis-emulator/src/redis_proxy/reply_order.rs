@@ -1,137 +1,141 @@
-//! The order of replies: a connection's own answers between those of the server.
+//! The order of replies on one connection: the gate's own between those of the server.
 //!
-//! `gate` says for each command who will answer it, the server or the gate itself, and passes the server's bytes
-//! through; what reaches the client is in the order of the commands. Replies are passed on as they come, in whatever
-//! pieces; only those that may name a cluster's nodes, which are shard maps and errors, are held until they are whole, and
-//! rewritten by [`addresses`]. Pushes pass without being counted.
+//! For each command the gate reports who replies, the server or the gate itself. The server's bytes pass through in
+//! whatever pieces they arrive; only replies that may name a cluster's nodes, which are shard maps and errors, are held
+//! until they are complete, and rewritten by [`addresses`]. Pushes pass without being counted.
 //!
-//! After some commands (a RESP2 subscription, `MONITOR`) nobody can tell which reply belongs to which command: then
-//! [`ReplyOrder::stop_counting`] is called, and from there on the gate's own answers go out between the next two replies, and
-//! only errors are rewritten.
+//! After some commands (a RESP2 subscription, `MONITOR`) replies cannot be matched with commands: then
+//! [`ReplyOrder::stop_counting`] is called, and from there on the gate's own replies go out between the next two of the
+//! server, and only errors are rewritten.
+//!
+//! # Invariants
+//!
+//! - The client receives replies in the order of its commands.
 
 use std::collections::VecDeque;
 
 use super::addresses::{self, ProxyOf, ShardMap};
 use crate::resp::{Progress, ReplyReader};
 
-/// The server's bytes are not RESP.
+/// The error for bytes of the server that are not RESP.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(super) struct MalformedReply;
 
-/// Who answers the commands that are not answered yet.
+/// The replies that are still to come, in order.
 #[derive(Debug, Default)]
 pub(super) struct ReplyOrder {
-    waiting: VecDeque<Answer>,
-    replies: ReplyReader,
-    /// What has come of a reply that is held until it is whole.
+    expected: VecDeque<Expected>,
+    reader: ReplyReader,
+    /// The beginning of a reply that is held until it is complete.
     held: Option<Vec<u8>>,
     uncounted: bool,
 }
 
 #[derive(Debug)]
-enum Answer {
-    /// So many replies of the server.
+/// One or more replies to come.
+enum Expected {
+    /// So many replies from the server.
     Server(u64),
-    /// One reply of the server, which is a shard map or an error.
+    /// One reply from the server, which is a shard map or an error.
     ShardMap(ShardMap),
-    /// The gate's own.
+    /// A reply of the gate.
     Own(Vec<u8>),
 }
 
 impl ReplyOrder {
-    /// Whether every command is answered.
+    /// Returns true if no reply is to come.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && !self.replies.is_inside()
+        self.expected.is_empty() && !self.reader.is_inside()
     }
 
-    /// A command went to the server: one reply will come, perhaps a shard map.
+    /// Expects one reply from the server, perhaps a shard map.
     pub(super) fn expect_reply(&mut self, map: Option<ShardMap>) {
-        match (map, self.waiting.back_mut()) {
+        match (map, self.expected.back_mut()) {
             _ if self.uncounted => {}
-            (Some(map), _) => self.waiting.push_back(Answer::ShardMap(map)),
-            (None, Some(Answer::Server(count))) => *count += 1,
-            (None, _) => self.waiting.push_back(Answer::Server(1)),
+            (Some(map), _) => self.expected.push_back(Expected::ShardMap(map)),
+            (None, Some(Expected::Server(count))) => *count += 1,
+            (None, _) => self.expected.push_back(Expected::Server(1)),
         }
     }
 
-    /// A command went to the server whose replies cannot be counted.
+    /// Expects replies from the server that cannot be counted.
     pub(super) fn stop_counting(&mut self) {
         self.uncounted = true;
     }
 
-    /// A command is answered by the gate, with what `write` writes; at once if it is its turn.
-    pub(super) fn answer(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a reply of the gate, written by `write`; to `out` at once if no other reply comes first.
+    pub(super) fn reply(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         if self.is_idle() {
             return write(out);
         }
         let mut own = Vec::new();
         write(&mut own);
-        self.waiting.push_back(Answer::Own(own));
+        self.expected.push_back(Expected::Own(own));
     }
 
-    /// Passes bytes of the server on, with the own answers whose turn comes in between; nodes are named by what
-    /// `proxy_of` says.
+    /// Passes bytes of the server on to `out`, with the gate's own replies in between. Nodes get the addresses that
+    /// `proxy_of` returns.
     pub(super) fn pass(
         &mut self,
         mut bytes: &[u8],
         out: &mut Vec<u8>,
         proxy_of: &ProxyOf<'_>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), MalformedReply> {
         loop {
-            if !self.replies.is_inside() {
+            if !self.reader.is_inside() {
                 self.held = self.names_nodes(bytes).then(Vec::new);
             }
-            let (end, map) = match self.replies.next(bytes) {
+            let (end, map) = match self.reader.next(bytes) {
                 Progress::Incomplete => {
                     self.held.as_mut().unwrap_or(out).extend_from_slice(bytes);
                     return Ok(());
                 }
                 Progress::Reply(end) => (end, self.take_expected()),
                 Progress::Push(end) => (end, None),
-                Progress::Malformed => return Err(Broken),
+                Progress::Malformed => return Err(MalformedReply),
             };
             match self.held.take() {
                 None => out.extend_from_slice(&bytes[..end]),
                 Some(mut reply) => {
                     reply.extend_from_slice(&bytes[..end]);
-                    let rewritten = addresses::rewritten(map, &reply, proxy_of);
+                    let rewritten = addresses::rewrite(map, &reply, proxy_of);
                     out.extend_from_slice(&rewritten.unwrap_or(reply));
                 }
             }
             bytes = &bytes[end..];
-            while let Some(Answer::Own(own)) = self.waiting.front() {
+            while let Some(Expected::Own(own)) = self.expected.front() {
                 out.extend_from_slice(own);
-                self.waiting.pop_front();
+                self.expected.pop_front();
             }
         }
     }
 
-    /// Whether the reply that begins here may name nodes.
+    /// Returns true if the reply that begins here may name nodes.
     fn names_nodes(&self, reply: &[u8]) -> bool {
         match reply.first() {
             None | Some(b'>') => false,
             Some(b'-') => true,
-            Some(_) => matches!(self.waiting.front(), Some(Answer::ShardMap(_))),
+            Some(_) => matches!(self.expected.front(), Some(Expected::ShardMap(_))),
         }
     }
 
-    /// Takes the reply that has come off those that are waited for; says which shard map it is.
+    /// Removes the server's complete reply from the expected ones. Returns the kind of shard map that it is.
     fn take_expected(&mut self) -> Option<ShardMap> {
-        match self.waiting.front_mut() {
-            Some(Answer::Server(count)) if *count > 1 => {
+        match self.expected.front_mut() {
+            Some(Expected::Server(count)) if *count > 1 => {
                 *count -= 1;
                 None
             }
-            Some(Answer::Server(_)) => {
-                self.waiting.pop_front();
+            Some(Expected::Server(_)) => {
+                self.expected.pop_front();
                 None
             }
-            Some(Answer::ShardMap(map)) => {
+            Some(Expected::ShardMap(map)) => {
                 let map = *map;
-                self.waiting.pop_front();
+                self.expected.pop_front();
                 Some(map)
             }
-            Some(Answer::Own(_)) | None => None,
+            Some(Expected::Own(_)) | None => None,
         }
     }
 }
@@ -142,37 +146,37 @@ mod tests {
 
     use super::*;
 
-    /// No node has a front.
+    /// No node has a proxy.
     const NOWHERE: fn(&str, u16) -> Option<SocketAddr> = |_, _| None;
 
     #[test]
-    fn own_answers_keep_their_place_in_whatever_pieces_the_server_answers() {
+    fn own_replies_keep_their_place_in_whatever_pieces_the_server_sends() {
         let server = b"+1\r\n>1\r\n+push\r\n$3\r\n+2\n\r\n*1\r\n:3\r\n";
         let expected =
             b"+own a\r\n+1\r\n>1\r\n+push\r\n$3\r\n+2\n\r\n+own b\r\n+own c\r\n*1\r\n:3\r\n";
         for cut in 0..=server.len() {
             let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
-            order.answer(&mut out, |out| out.extend_from_slice(b"+own a\r\n"));
+            order.reply(&mut out, |out| out.extend_from_slice(b"+own a\r\n"));
             order.expect_reply(None);
             order.expect_reply(None);
-            order.answer(&mut out, |out| out.extend_from_slice(b"+own b\r\n"));
-            order.answer(&mut out, |out| out.extend_from_slice(b"+own c\r\n"));
+            order.reply(&mut out, |out| out.extend_from_slice(b"+own b\r\n"));
+            order.reply(&mut out, |out| out.extend_from_slice(b"+own c\r\n"));
             order.expect_reply(None);
             order
                 .pass(&server[..cut], &mut out, &NOWHERE)
-                .expect("it is RESP");
+                .expect("RESP");
             order
                 .pass(&server[cut..], &mut out, &NOWHERE)
-                .expect("it is RESP");
+                .expect("RESP");
             assert_eq!(out, expected, "cut at {cut}");
             assert!(order.is_idle());
         }
     }
 
     #[test]
-    fn only_what_names_nodes_is_held_and_rewritten() {
+    fn only_replies_that_name_nodes_are_held_and_rewritten() {
         let proxy_of = |_: &str, _| Some(SocketAddr::from(([10, 0, 0, 4], 8501)));
-        // A value that looks like a redirection is none, and a push may come between a map's command and the map.
+        // A value that looks like a redirection is not one, and a push may come between the command and its map.
         let server = b"$12\r\n-MOVED 1 a:1\r\n>1\r\n+push\r\n*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$1\r\na\r\n:1\r\n$2\r\nid\r\n\
             -MOVED 1 a:1\r\n-ERR x\r\n+OK\r\n";
         let expected = b"$12\r\n-MOVED 1 a:1\r\n>1\r\n+push\r\n*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$8\r\n10.0.0.4\r\n:8501\r\n$2\r\nid\r\n\
@@ -181,39 +185,35 @@ mod tests {
             let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
             order.expect_reply(None);
             order.expect_reply(Some(ShardMap::Slots));
-            order.answer(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
+            order.reply(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
             for _ in 0..3 {
                 order.expect_reply(None);
             }
             order
                 .pass(&server[..cut], &mut out, &proxy_of)
-                .expect("it is RESP");
-            // What is no map passes at once, in pieces.
+                .expect("RESP");
+            // Other replies pass at once, in pieces.
             let streamed = cut.min(18);
             assert_eq!(out[..streamed], expected[..streamed], "cut at {cut}");
             order
                 .pass(&server[cut..], &mut out, &proxy_of)
-                .expect("it is RESP");
-            let (met, expected) = [&out, expected.as_slice()]
+                .expect("RESP");
+            let (actual, expected) = [&out, expected.as_slice()]
                 .map(String::from_utf8_lossy)
                 .into();
-            assert_eq!(met, expected, "cut at {cut}");
+            assert_eq!(actual, expected, "cut at {cut}");
             assert!(order.is_idle());
         }
     }
 
     #[test]
-    fn an_own_answer_waits_for_the_end_of_a_push() {
+    fn an_own_reply_waits_for_the_end_of_a_push() {
         let push = b">2\r\n+a\r\n$2\r\nbc\r\n";
         for cut in 1..push.len() {
             let (mut order, mut out) = (ReplyOrder::default(), Vec::new());
-            order
-                .pass(&push[..cut], &mut out, &NOWHERE)
-                .expect("it is RESP");
-            order.answer(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
-            order
-                .pass(&push[cut..], &mut out, &NOWHERE)
-                .expect("it is RESP");
+            order.pass(&push[..cut], &mut out, &NOWHERE).expect("RESP");
+            order.reply(&mut out, |out| out.extend_from_slice(b"+own\r\n"));
+            order.pass(&push[cut..], &mut out, &NOWHERE).expect("RESP");
             assert_eq!(out, [push.as_slice(), b"+own\r\n"].concat(), "cut at {cut}");
         }
     }

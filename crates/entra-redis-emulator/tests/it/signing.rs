@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::support::Azure;
 
-/// An RSA key and a certificate that holds it, in files.
+/// An RSA key and a certificate of it, in files.
 pub(super) struct Certificate {
     directory: TempDir,
     pub(super) key: Key,
@@ -37,28 +37,29 @@ pub(super) enum Key {
 
 impl Certificate {
     pub(super) fn make() -> Self {
-        let directory = tempfile::tempdir().expect("there is room");
+        let directory = tempfile::tempdir().expect("free space");
         let made = Command::new("openssl")
             .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test".split(' '))
             .args(["-keyout", "key.pem", "-out", "certificate.pem"])
             .current_dir(&directory)
             .output()
             .expect("this test needs the openssl command line");
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "openssl makes no key: {said}");
+        let output = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "openssl failed: {output}");
         let document = PrivatePkcs8KeyDer::from_pem_file(directory.path().join("key.pem"));
         let document = document.expect("openssl writes PKCS #8");
-        let key = RsaKeyPair::from_pkcs8(document.secret_pkcs8_der()).expect("it is RSA");
+        let key = RsaKeyPair::from_pkcs8(document.secret_pkcs8_der()).expect("an RSA key");
         let key = Key::Rsa(key);
         let certificate = Self { directory, key };
         let both = ["key.pem", "certificate.pem"].map(|file| {
-            std::fs::read_to_string(certificate.directory.path().join(file)).expect("it is there")
+            std::fs::read_to_string(certificate.directory.path().join(file))
+                .expect("openssl wrote it")
         });
-        std::fs::write(certificate.with_key(), both.concat()).expect("there is room");
+        std::fs::write(certificate.with_key(), both.concat()).expect("free space");
         certificate
     }
 
-    /// The public part.
+    /// The certificate's file.
     pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("certificate.pem")
     }
@@ -69,7 +70,7 @@ impl Certificate {
     }
 
     pub(super) fn thumbprint(&self, algorithm: &'static digest::Algorithm) -> String {
-        let der = CertificateDer::from_pem_file(self.path()).expect("it is a certificate");
+        let der = CertificateDer::from_pem_file(self.path()).expect("a certificate");
         BASE64URL.encode(digest::digest(algorithm, &der))
     }
 }
@@ -83,7 +84,7 @@ impl Key {
         Self::P256(key.expect("ring reads what it writes"))
     }
 
-    /// The public part as Kubernetes publishes it.
+    /// Returns the public key as Kubernetes publishes it.
     pub(super) fn jwk(&self, id: &str) -> Value {
         match self {
             Self::Rsa(key) => {
@@ -99,7 +100,7 @@ impl Key {
         }
     }
 
-    /// A JWT signed in the way its header says.
+    /// Signs a JWT with the algorithm in its header.
     pub(super) fn sign(&self, header: &Value, claims: &Value) -> String {
         let parts = [header, claims].map(|part| BASE64URL.encode(part.to_string()));
         let text = parts.join(".");
@@ -112,12 +113,12 @@ impl Key {
                 };
                 let mut signature = vec![0; key.public().modulus_len()];
                 key.sign(padding, &random, text.as_bytes(), &mut signature)
-                    .expect("the key is good");
+                    .expect("a valid key");
                 signature
             }
             Self::P256(key) => {
                 let signature = key.sign(&random, text.as_bytes());
-                signature.expect("the key is good").as_ref().to_vec()
+                signature.expect("a valid key").as_ref().to_vec()
             }
         };
         format!("{text}.{}", BASE64URL.encode(signature))
@@ -138,7 +139,7 @@ pub(super) fn changed(mut valid: Value, changes: &Value) -> Value {
 
 pub(super) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("it is past 1970").as_secs()
+    now.expect("a time after 1970").as_secs()
 }
 
 /// Exchanges an assertion; returns the AADSTS code, 0 for a token, and the error's description.
@@ -156,7 +157,7 @@ pub(super) async fn exchange(azure: &Azure, assertion: &str) -> (u64, String) {
         ),
         ("client_assertion", assertion),
     ];
-    // None of the values needs more: they are base64, GUIDs and URLs.
+    // Other characters need no encoding: the values are base64, GUIDs and URLs.
     let fields = fields.map(|(name, value)| format!("{name}={}", value.replace(':', "%3A")));
     let response = azure
         .http()
@@ -173,7 +174,7 @@ pub(super) async fn exchange(azure: &Azure, assertion: &str) -> (u64, String) {
         signature.is_empty() || !body.contains(signature),
         "the assertion is repeated"
     );
-    let body: Value = serde_json::from_str(&body).expect("it is JSON");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
     if status == StatusCode::OK {
         assert!(body["access_token"].is_string());
         return (0, String::new());

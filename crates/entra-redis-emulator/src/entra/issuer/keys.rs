@@ -1,8 +1,8 @@
-//! Public keys: did this key sign that text?
+//! Public keys of an issuer, and signatures verified with them.
 //!
-//! `issuer` reads a JSON Web Key Set (RFC 7517) here and has signatures verified with its keys. What always holds: the
-//! key's kind and the algorithm a text names must belong together, so that no text chooses how it is verified. Where a
-//! set comes from, and when it is read again, is not decided here.
+//! # Invariants
+//!
+//! - The kind of a key and the algorithm that a text names must match, so that no text chooses how it is verified.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Reads a set; keys of other kinds and keys without an id are left out, as they verify nothing.
+    /// Parses a JSON Web Key Set (RFC 7517). Keys of other kinds and keys without an id are skipped: they verify nothing.
     pub(crate) fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_slice(document)?;
         let keys = document.keys.into_iter().filter_map(|mut jwk| {
@@ -52,7 +52,7 @@ impl KeySet {
         Ok(Self(keys.collect()))
     }
 
-    /// The key that a text names.
+    /// Returns the key that a text names.
     pub(crate) fn of(&self, jwt: &Jwt<'_>) -> Option<&PublicKey> {
         self.0.get(jwt.header.kid.as_ref()?)
     }
@@ -74,7 +74,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether this key signed the text, in the way the text names.
+    /// Returns true if this key signed the text, with the algorithm that the text names.
     pub(crate) fn signed(&self, jwt: &Jwt<'_>) -> bool {
         match (self, jwt.header.alg.as_str()) {
             (Self::Rsa { n, e }, "RS256") => RsaPublicKeyComponents { n, e }

@@ -66,3 +66,7 @@ mod redis_proxy;
 mod resp;
 mod server;
 mod store;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

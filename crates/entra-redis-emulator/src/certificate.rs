@@ -1,10 +1,13 @@
-//! Certificates: how a client comes to trust the emulator's TLS.
+//! The certificates of the emulator's listeners.
 //!
-//! `Emulator::bind` makes one `Certificates` per start: a certificate authority, a leaf for the token endpoint, good for
-//! this machine's loopback names and the chosen host, and one for the front before Redis, good for the endpoint's name
-//! alone: Azure's has no address in it either, though a cluster's nodes are announced by theirs. The authority's key is
-//! dropped as soon as the leaves are signed, and no key is written to disk. The process-wide crypto provider is neither
-//! read nor installed. Where the PEM texts lie is `emulator`'s business.
+//! Each start makes a certificate authority, a leaf for the token endpoint, valid for this machine's loopback names and the
+//! chosen host, and one for the proxy before Redis, valid for the endpoint's name alone: Azure's has no address in it
+//! either, though the nodes of a cluster are announced by theirs.
+//!
+//! # Invariants
+//!
+//! - The authority's key is dropped as soon as the leaves are signed, and no key is written to disk.
+//! - The process-wide crypto provider is neither read nor installed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,43 +21,30 @@ use rcgen::{
 };
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CipherSuite, ServerConfig};
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 
-use super::Error;
+use crate::Error;
 
-/// An emulator is a thing of days; Apple's platforms refuse a leaf that lives longer than 825.
+/// An emulator runs for days at most; Apple's platforms refuse a leaf that is valid for more than 825.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How far back the validity begins, for a container whose clock is behind.
+/// Start of the validity before now, for a container whose clock is behind.
 const BACKDATE: Duration = Duration::from_secs(24 * 3600);
 
-/// The authority's certificate and the two TLS configurations made under it.
-pub(super) struct Certificates {
-    /// The authority's certificate.
-    pub(super) authority_pem: String,
+/// The authority's certificate, and the TLS configurations with the two leaves.
+pub(crate) struct Certificates {
+    /// The authority's certificate, PEM.
+    pub(crate) authority_pem: String,
     /// For the token endpoint: HTTP/1.1.
-    pub(super) https: Arc<ServerConfig>,
-    /// For the front before Redis: what a rustls client meets at Azure.
-    pub(super) redis: Arc<ServerConfig>,
+    pub(crate) https: Arc<ServerConfig>,
+    /// For the proxy before Redis, with the protocol and cipher suites that a rustls client has in common with Azure.
+    pub(crate) redis: Arc<ServerConfig>,
 }
 
 impl Certificates {
     /// Makes a new authority, a leaf for `localhost`, both loopback addresses, `host` and `name`, and one for Redis, for
-    /// `name`, which is an address where the endpoint handed out is one.
-    pub(super) fn make(host: IpAddr, name: &str) -> Result<Self, Error> {
-        let now = date_time_ymd(1970, 1, 1) + since_epoch();
-
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "entra-redis emulator");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
-        let issuer_key = KeyPair::generate()?;
-        let authority = params.self_signed(&issuer_key)?;
-        let issuer = Issuer::new(params, issuer_key);
-
+    /// `localhost` and `name`, which is an address if the endpoint is one.
+    pub(crate) fn make(host: IpAddr, name: &str) -> Result<Self, Error> {
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(Into::into).to_vec();
         for name in [&host.to_string(), name] {
             if !names.iter().any(|known| known == name) {
@@ -65,27 +55,41 @@ impl Certificates {
         if name != "localhost" {
             redis_names.push(name.to_owned());
         }
+        Self::for_names(names, redis_names).map_err(Error::Certificate)
+    }
 
-        let server = |names, provider: CryptoProvider, versions| -> Result<_, Error> {
+    fn for_names(
+        names: Vec<String>,
+        redis_names: Vec<String>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let now = date_time_ymd(1970, 1, 1) + since_epoch();
+        let validity = (now - BACKDATE, now + LIFETIME);
+
+        let mut params = CertificateParams::default();
+        let subject = &mut params.distinguished_name;
+        subject.push(DnType::CommonName, "entra-redis emulator");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = validity;
+        let issuer_key = KeyPair::generate()?;
+        let authority = params.self_signed(&issuer_key)?;
+        let issuer = Issuer::new(params, issuer_key);
+
+        let leaf = |names| -> Result<_, rcgen::Error> {
             let mut params = CertificateParams::new(names)?;
-            params
-                .distinguished_name
-                .push(DnType::CommonName, "localhost");
+            let subject = &mut params.distinguished_name;
+            subject.push(DnType::CommonName, "localhost");
             params.is_ca = IsCa::ExplicitNoCa;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            // Python verifies strictly (VERIFY_X509_STRICT) and wants to find the authority by its key.
+            // Python verifies strictly (VERIFY_X509_STRICT) and finds the authority by its key.
             params.use_authority_key_identifier_extension = true;
-            (params.not_before, params.not_after) = (now - BACKDATE, now + LIFETIME);
+            (params.not_before, params.not_after) = validity;
             let key = KeyPair::generate()?;
             let leaf = params.signed_by(&key, &issuer)?;
-            let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-            Ok(ServerConfig::builder_with_provider(Arc::new(provider))
-                .with_protocol_versions(versions)?
-                .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone()], key)?)
+            Ok((leaf.der().clone(), key.serialize_der()))
         };
-        let mut https = server(names, ring::default_provider(), rustls::ALL_VERSIONS)?;
+        let mut https = server(leaf(names)?, ring::default_provider(), rustls::ALL_VERSIONS)?;
         https.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Azure Managed Redis has TLS 1.3 with AES-GCM, and TLS 1.2 with CBC suites only, which rustls lacks.
         let mut provider = ring::default_provider();
@@ -95,8 +99,7 @@ impl Certificates {
                 CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384
             )
         });
-        let redis = server(redis_names, provider, &[&rustls::version::TLS13])?;
-
+        let redis = server(leaf(redis_names)?, provider, &[&rustls::version::TLS13])?;
         Ok(Self {
             authority_pem: authority.pem(),
             https: Arc::new(https),
@@ -104,9 +107,9 @@ impl Certificates {
         })
     }
 
-    /// The system's roots and this authority in one PEM text, for variables that *replace* a client's roots.
-    pub(super) fn bundle(&self) -> String {
-        // A root that cannot be read is one the client would not have had either.
+    /// Returns the system's roots and this authority in one PEM text, for variables that *replace* a client's roots.
+    pub(crate) fn bundle(&self) -> String {
+        // The client could not have read a root either that cannot be read here.
         let mut bundle: String = rustls_native_certs::load_native_certs()
             .certs
             .iter()
@@ -115,6 +118,17 @@ impl Certificates {
         bundle.push_str(&self.authority_pem);
         bundle
     }
+}
+
+fn server(
+    (certificate, key): (CertificateDer<'static>, Vec<u8>),
+    provider: CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ServerConfig, rustls::Error> {
+    ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.into()))
 }
 
 fn since_epoch() -> Duration {

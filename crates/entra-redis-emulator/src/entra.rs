@@ -1,10 +1,13 @@
-//! Entra ID: the endpoints that hand out tokens.
+//! The emulated Entra ID: its token endpoints.
 //!
-//! `Emulator::run` serves two routers from here: [`identities()`] over plain HTTP for managed identities (App Service
-//! and Container Apps, and the virtual machine's metadata service), and [`authority`] over TLS for applications (secret,
-//! certificate and federated assertion). Answers and errors have the shape the real ones have, for SDKs decide by it. No answer and no
-//! log line repeats a secret, an assertion or a token sent here; a token leaves only in the answer that grants it.
-//! Signing and verifying are `token`'s.
+//! `Emulator::run` serves two routers from here: [`identities()`] over HTTP for managed identities (App Service and
+//! Container Apps, and the metadata service of a virtual machine), and [`authority`] over TLS for applications (secret,
+//! certificate and federated assertion). Responses and errors have the format of the real ones, because SDKs depend on it.
+//!
+//! # Invariants
+//!
+//! - No response and no log line repeats a secret, an assertion or a token of a request; a token is only in the response
+//!   that grants it.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,41 +28,45 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use super::client_certificate::ClientCertificate;
-use super::controls::{Controls, EntraFault};
-use super::issuer::TrustedIssuer;
-use super::token::{self, Identity, Issued, Signer};
-use errors::EntraError;
+use crate::control::{Controls, EntraFault};
+use client_certificate::ClientCertificate;
+use errors::{EntraError, Reason};
+use issuer::TrustedIssuer;
+use token::{Identity, Issued, Signer};
 
 mod assertion;
+pub(crate) mod client_certificate;
 mod errors;
 mod identities;
+pub(crate) mod issuer;
+mod jwt;
+pub(crate) mod token;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The tenant as the endpoints know it.
+/// The tenant: its identities, and what their requests are checked against.
 pub(super) struct Tenant {
     pub(super) signer: Arc<Signer>,
     pub(super) controls: Controls,
-    /// The application registered, which is also the user-assigned managed identity.
+    /// The registered application, which is also the user-assigned managed identity.
     pub(super) application: Identity,
-    /// The managed identity of those who name none.
+    /// The system-assigned managed identity, for requests that name none.
     pub(super) system: Identity,
     pub(super) client_secret: String,
     pub(super) identity_header: String,
     /// `https://host:port/`.
     pub(super) authority: String,
-    /// Who issues the assertions that may be exchanged.
+    /// The issuer of the assertions that are exchanged for a token.
     pub(super) issuer: TrustedIssuer,
-    /// The certificate with which the application signs its own assertions.
+    /// The certificate by which the application signs its own assertions.
     pub(super) certificate: Option<ClientCertificate>,
-    /// The token issued last, by client id, for [`EntraFault::SameToken`].
+    /// The last token issued to each client id, for [`EntraFault::SameToken`].
     pub(super) last: Mutex<HashMap<String, Issued>>,
 }
 
 type Shared = Arc<Tenant>;
 
-/// The routes of the managed identity endpoints.
+/// Returns the routes of the managed identity endpoints.
 pub(super) fn identities(tenant: Shared) -> Router {
     Router::new()
         .route("/msi/token", get(identities::app_service))
@@ -67,15 +74,15 @@ pub(super) fn identities(tenant: Shared) -> Router {
             "/metadata/identity/oauth2/token",
             get(identities::metadata_service),
         )
-        .route_layer(middleware::from_fn_with_state(tenant.clone(), fault))
+        .route_layer(middleware::from_fn_with_state(tenant.clone(), inject_fault))
         .with_state(tenant)
 }
 
-/// The routes of the tenant's own endpoints.
+/// Returns the routes of the tenant's own endpoints.
 pub(super) fn authority(tenant: Shared) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(exchange))
-        .route_layer(middleware::from_fn_with_state(tenant.clone(), fault))
+        .route_layer(middleware::from_fn_with_state(tenant.clone(), inject_fault))
         .route(
             "/{tenant}/v2.0/.well-known/openid-configuration",
             get(configuration),
@@ -84,8 +91,8 @@ pub(super) fn authority(tenant: Shared) -> Router {
         .with_state(tenant)
 }
 
-/// Makes the fault that is set, before the request is looked at.
-async fn fault(State(tenant): State<Shared>, request: Request, next: Next) -> Response {
+/// Injects the current fault, before the request is looked at.
+async fn inject_fault(State(tenant): State<Shared>, request: Request, next: Next) -> Response {
     match tenant.controls.entra() {
         EntraFault::Status(status) => tenant.failure(status),
         EntraFault::RetryAfter(status, delay) => {
@@ -105,16 +112,16 @@ async fn fault(State(tenant): State<Shared>, request: Request, next: Next) -> Re
     }
 }
 
-/// The first half of an answer; then the connection ends.
-async fn cut_off(answer: Response) -> Response {
-    let (parts, body) = answer.into_parts();
+/// Returns the first half of a response; then the connection breaks.
+async fn cut_off(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await;
     let body = body.unwrap_or_default();
     let half = std::io::Cursor::new(body.slice(..body.len() / 2)).chain(Broken);
     Response::from_parts(parts, Body::from_stream(ReaderStream::new(half)))
 }
 
-/// A reader that has nothing but an error.
+/// A reader that returns an error.
 struct Broken;
 
 impl AsyncRead for Broken {
@@ -128,9 +135,9 @@ impl AsyncRead for Broken {
 }
 
 impl Tenant {
-    /// The token for `identity`, and the time it is issued at.
+    /// Returns a token for `identity` and the time at which it is issued.
     pub(super) fn issue(&self, identity: &Identity) -> (Issued, u64) {
-        // The second that has begun counts as over: a token must not end before `expires_in` says.
+        // The current second counts as over: a token must not expire before `expires_in`.
         let now = token::now() + 1;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if self.controls.entra() == EntraFault::SameToken
@@ -143,11 +150,11 @@ impl Tenant {
             .signer
             .issue(identity, now, self.controls.token_lifetime());
         last.insert(identity.client_id.clone(), issued.clone());
-        self.controls.tallies().tokens_issued.add();
+        self.controls.counters().tokens_issued.add();
         tracing::info!(
             token.oid = identity.object_id,
             token.lifetime_s = issued.expires_at - now,
-            "the emulated Entra ID issued a token"
+            "token issued"
         );
         (issued, now)
     }
@@ -158,7 +165,7 @@ impl Tenant {
     }
 }
 
-/// Whether a resource, as asked for, is Redis.
+/// Returns true if the resource of a request is Redis.
 fn is_redis(resource: &str) -> bool {
     resource.trim_end_matches('/') == token::REDIS_RESOURCE || resource == token::REDIS_APPLICATION
 }
@@ -173,7 +180,7 @@ struct Exchange {
     client_assertion: Option<String>,
 }
 
-/// `POST /{tenant}/oauth2/v2.0/token`: a secret or an assertion for a token.
+/// `POST /{tenant}/oauth2/v2.0/token`: exchanges a secret or an assertion for a token.
 async fn exchange(
     State(tenant): State<Shared>,
     Path(asked): Path<String>,
@@ -181,10 +188,10 @@ async fn exchange(
 ) -> Response {
     let checked = match form {
         Ok(Form(form)) => tenant.check(&asked, &form).await,
-        Err(_) => Err(EntraError::MissingParameter("grant_type")),
+        Err(_) => Err(Reason::MissingParameter.with("grant_type")),
     };
     if let Err(error) = checked {
-        return error.answer(&tenant.signer);
+        return error.response(&tenant.signer);
     }
     let (issued, now) = tenant.issue(&tenant.application);
     let left = issued.expires_at - now;
@@ -197,40 +204,40 @@ async fn exchange(
 }
 
 impl Tenant {
-    /// Whether a request deserves the application's token.
+    /// Checks that a request authenticates the application, for Redis.
     async fn check(&self, asked: &str, form: &Exchange) -> Result<(), EntraError> {
         if !asked.eq_ignore_ascii_case(&self.signer.tenant) {
-            return Err(EntraError::UnknownTenant(asked.into()));
+            return Err(Reason::UnknownTenant.with(asked));
         }
         let given = |value: &Option<String>, name| match value {
             Some(value) if !value.is_empty() => Ok(value.clone()),
-            _ => Err(EntraError::MissingParameter(name)),
+            _ => Err(Reason::MissingParameter.with(name)),
         };
         let grant_type = given(&form.grant_type, "grant_type")?;
         if grant_type != "client_credentials" {
-            return Err(EntraError::UnsupportedGrant(grant_type));
+            return Err(Reason::UnsupportedGrant.with(&grant_type));
         }
         let client_id = given(&form.client_id, "client_id")?;
         let scope = given(&form.scope, "scope")?;
         let Some(resource) = scope.strip_suffix("/.default") else {
-            return Err(EntraError::InvalidScope(scope));
+            return Err(Reason::InvalidScope.with(&scope));
         };
         if !is_redis(resource) {
-            return Err(EntraError::UnknownResource(resource.into()));
+            return Err(Reason::UnknownResource.with(resource));
         }
         if !client_id.eq_ignore_ascii_case(&self.application.client_id) {
-            return Err(EntraError::UnknownApplication(client_id));
+            return Err(Reason::UnknownApplication.with(&client_id));
         }
         match (&form.client_secret, &form.client_assertion) {
             (_, Some(assertion)) => {
                 if form.client_assertion_type.as_deref() != Some(ASSERTION_TYPE) {
-                    return Err(EntraError::MissingParameter("client_assertion_type"));
+                    return Err(Reason::MissingParameter.with("client_assertion_type"));
                 }
                 self.check_assertion(assertion.as_bytes()).await
             }
             (Some(secret), None) if *secret == self.client_secret => Ok(()),
-            (Some(_), None) => Err(EntraError::InvalidSecret),
-            (None, None) => Err(EntraError::NoCredential),
+            (Some(_), None) => Err(Reason::InvalidSecret.into()),
+            (None, None) => Err(Reason::NoCredential.into()),
         }
     }
 }
@@ -238,7 +245,7 @@ impl Tenant {
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`.
 async fn configuration(State(tenant): State<Shared>, Path(asked): Path<String>) -> Response {
     if !asked.eq_ignore_ascii_case(&tenant.signer.tenant) {
-        return EntraError::UnknownTenant(asked).answer(&tenant.signer);
+        return Reason::UnknownTenant.with(&asked).response(&tenant.signer);
     }
     let base = format!("{}{}", tenant.authority, tenant.signer.tenant);
     Json(json!({
@@ -259,7 +266,7 @@ async fn keys(State(tenant): State<Shared>) -> Json<Value> {
     Json(tenant.signer.key_set())
 }
 
-/// RFC 6749: an answer with a token must not be stored.
+/// Returns a response with a token, which must not be stored (RFC 6749).
 fn grant(body: Value) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

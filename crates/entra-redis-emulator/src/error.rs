@@ -1,66 +1,60 @@
-//! Errors of the start: why can there be no emulator?
-//!
-//! `Emulator::bind` and the modules it calls return them. Once bound, an emulator has no errors of its own; those that it
-//! plays are in `entra`, `front` and `store`.
+//! The errors of binding an emulator. A bound one has no errors of its own.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use rustls::pki_types::pem;
+type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an emulator cannot be had.
+/// An error of [`Emulator::bind`](crate::Emulator::bind).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A port is taken, or the address is not this machine's.
+    /// A port is in use, or the address is not one of this machine.
     #[error("cannot listen on {address}")]
     Bind {
-        /// The address asked for.
+        /// The address of the listener.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The certificate could not be made.
-    #[error("cannot make a certificate")]
-    Certificate(#[from] rcgen::Error),
-    /// The TLS library refused the certificate made.
-    #[error("cannot use the certificate made")]
-    Tls(#[from] rustls::Error),
-    /// There is no directory for the files.
-    #[error("cannot make a temporary directory")]
+    /// The emulator's certificates could not be made.
+    #[error("cannot make the emulator's certificates")]
+    Certificate(#[source] Source),
+    /// The directory of the emulator's files could not be created.
+    #[error("cannot create a temporary directory")]
     Directory(#[source] io::Error),
-    /// The client certificate could not be read.
+    /// The application's certificate could not be read.
     #[error("cannot read a certificate from {}", path.display())]
     ClientCertificate {
-        /// The file.
+        /// The file of [`Options::client_certificate`](crate::Options::client_certificate).
         path: PathBuf,
-        /// Why.
-        source: pem::Error,
+        /// The reason.
+        source: Source,
     },
-    /// The client certificate has a key that Entra ID does not take.
-    #[error("the certificate in {} is not one with an RSA key", path.display())]
+    /// The application's certificate has a key that Entra ID does not accept.
+    #[error("the certificate in {} has no RSA key", path.display())]
     ClientCertificateKey {
-        /// The file.
+        /// The file of [`Options::client_certificate`](crate::Options::client_certificate).
         path: PathBuf,
     },
     /// The trusted issuer's keys could not be read.
     #[error("cannot read a JSON Web Key Set from {}", path.display())]
     KeyFile {
-        /// The file.
+        /// The file of [`KeySource::File`](crate::KeySource::File).
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// There is no client to ask for the trusted issuer's keys.
+    /// The HTTP client that reads the trusted issuer's keys could not be set up.
     #[error("cannot set up an HTTP client")]
-    HttpClient(#[source] reqwest::Error),
-    /// A file could not be written.
+    HttpClient(#[source] Source),
+    /// A file of the emulator could not be written.
     #[error("cannot write {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,7 +1,9 @@
-//! Files: what a client reads from disk.
+//! The files that clients read.
 //!
-//! `Emulator::bind` writes them into a directory only this user can enter, `Emulator::run` renews the one that ages.
-//! They go when [`Files`] is dropped. No private key is among them.
+//! # Invariants
+//!
+//! - They are in a directory that only this user can enter, and are removed when [`Files`] is dropped.
+//! - No private key is among them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,30 +13,30 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::Certificates;
-use super::entra::Tenant;
-use super::{Error, token};
+use crate::Error;
+use crate::certificate::Certificates;
+use crate::entra::{Tenant, token};
 
-/// Life of the assertion in the federated token file: Kubernetes' longest.
+/// Lifetime of the assertion in the federated token file: the longest of Kubernetes.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The assertion, as Kubernetes projects it into a pod.
-pub(super) const ASSERTION: &str = "azure-identity-token";
+pub(crate) const ASSERTION: &str = "azure-identity-token";
 /// The system's roots and the emulator's authority, for variables that replace a client's roots.
-pub(super) const BUNDLE: &str = "bundle.pem";
+pub(crate) const BUNDLE: &str = "bundle.pem";
 /// The emulator's authority, for variables that add to a client's roots.
-pub(super) const CA: &str = "ca.pem";
+pub(crate) const CA: &str = "ca.pem";
 
-/// The directory, which goes with this.
-pub(super) struct Files {
+/// The directory of the files, removed on drop.
+pub(crate) struct Files {
     directory: TempDir,
 }
 
 impl Files {
-    pub(super) fn write(certificates: &Certificates) -> Result<Self, Error> {
+    pub(crate) fn write(certificates: &Certificates) -> Result<Self, Error> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("entra-redis-");
-        // Left to itself the crate makes a directory that everyone may enter.
+        // The crate's default is a directory that every user can enter.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         let directory = builder.tempdir().map_err(Error::Directory)?;
@@ -44,11 +46,11 @@ impl Files {
         Ok(files)
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Writes a file in one step for its readers, as the kubelet does.
+    /// Replaces a file in one step for its readers, as the kubelet does.
     fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
         let path = self.path(name);
         let new = self.path(&format!("{name}.new"));
@@ -56,8 +58,8 @@ impl Files {
         written.map_err(|source| Error::File { path, source })
     }
 
-    /// Writes what Kubernetes projects into a pod: the assertion that it is who it is.
-    pub(super) fn write_assertion(&self, tenant: &Tenant) -> Result<(), Error> {
+    /// Writes an assertion, as Kubernetes projects it into a pod.
+    pub(crate) fn write_assertion(&self, tenant: &Tenant) -> Result<(), Error> {
         let now = token::now();
         let assertion = tenant.signer.sign(&json!({
             "iss": tenant.issuer.issuer,
@@ -71,12 +73,12 @@ impl Files {
         self.replace(ASSERTION, &assertion)
     }
 
-    /// Renews the assertion long before it ends, until `shutdown`.
-    pub(super) async fn renew_assertion(&self, tenant: &Tenant, shutdown: &CancellationToken) {
+    /// Renews the assertion long before it expires, until `shutdown`.
+    pub(crate) async fn renew_assertion(&self, tenant: &Tenant, shutdown: &CancellationToken) {
         let pause = ASSERTION_LIFETIME / 2;
         while shutdown.run_until_cancelled(sleep(pause)).await.is_some() {
             if let Err(error) = self.write_assertion(tenant) {
-                tracing::warn!(%error, "the emulator cannot renew the federated token file");
+                tracing::warn!(%error, "could not renew the federated token file");
             }
         }
     }

@@ -1,19 +1,22 @@
-//! Assertions: does a signed statement speak for the application?
+//! Client assertions: signed statements by which the application authenticates.
 //!
-//! `entra` asks when a request brings one. There are two kinds, told apart by their issuer: the application itself, which
-//! signs with its certificate, or the trusted issuer of its federated credential, which signs with keys of its own. What
-//! always holds: a claim is believed only after the signature, and each refusal is the one Entra ID gives. Keys are the
-//! business of `issuer` and `client_certificate`, texts that of `errors`.
+//! There are two kinds, distinguished by their issuer: the application itself, which signs with its certificate, or the
+//! trusted issuer of its federated credential, which signs with keys of its own.
+//!
+//! # Invariants
+//!
+//! - A claim counts only after the signature was verified.
+//! - Each refusal is the one of Entra ID.
 
-use super::super::jwt::{Claims, Jwt};
-use super::super::{client_certificate, issuer, token};
 use super::Tenant;
-use super::errors::EntraError;
+use super::errors::{EntraError, Reason};
+use super::jwt::{Claims, Jwt};
+use super::{client_certificate, issuer, token};
 
 impl Tenant {
-    /// Whether an assertion deserves the application's token.
+    /// Checks that an assertion authenticates the application.
     pub(super) async fn check_assertion(&self, text: &[u8]) -> Result<(), EntraError> {
-        let jwt = Jwt::parse(text).ok_or(EntraError::MalformedAssertion)?;
+        let jwt = Jwt::parse(text).ok_or(Reason::MalformedAssertion)?;
         if self.is_application(&jwt.claims.iss) {
             self.check_certificate_assertion(jwt)
         } else {
@@ -23,21 +26,21 @@ impl Tenant {
 
     async fn check_federated_assertion(&self, jwt: Jwt<'_>) -> Result<(), EntraError> {
         if jwt.claims.iss != self.issuer.issuer {
-            return Err(EntraError::WrongIssuer(jwt.claims.iss));
+            return Err(Reason::WrongIssuer.with(&jwt.claims.iss));
         }
         let signed = self.issuer.check_signature(&jwt).await;
         signed.map_err(|reason| match reason {
-            issuer::Unsigned::KeyNotFound => EntraError::KeyNotFound,
-            issuer::Unsigned::Signature => EntraError::BadSignature,
-            issuer::Unsigned::KeysUnavailable => EntraError::IssuerUnavailable,
+            issuer::Unsigned::KeyNotFound => Reason::KeyNotFound,
+            issuer::Unsigned::Signature => Reason::BadSignature,
+            issuer::Unsigned::KeysUnavailable => Reason::IssuerUnavailable,
         })?;
         check_time(&jwt.claims)?;
         let audience = jwt.claims.audience();
         if audience != token::EXCHANGE_AUDIENCE {
-            return Err(EntraError::WrongAudience(audience.to_owned()));
+            return Err(Reason::WrongAudience.with(audience));
         }
         if jwt.claims.sub != self.issuer.subject {
-            return Err(EntraError::WrongSubject(jwt.claims.sub));
+            return Err(Reason::WrongSubject.with(&jwt.claims.sub));
         }
         Ok(())
     }
@@ -46,15 +49,15 @@ impl Tenant {
         let signed = client_certificate::check_signature(self.certificate.as_ref(), &jwt);
         signed.map_err(|reason| match reason {
             client_certificate::Unsigned::KeyNotFound { thumbprint } => {
-                EntraError::CertificateNotFound {
-                    thumbprint,
-                    application: self.application.client_id.clone(),
-                }
+                EntraError::certificate_not_found(
+                    thumbprint.as_deref(),
+                    &self.application.client_id,
+                )
             }
-            client_certificate::Unsigned::Signature => EntraError::BadSignature,
+            client_certificate::Unsigned::Signature => Reason::BadSignature.into(),
         })?;
         check_time(&jwt.claims)?;
-        // The token endpoint or, as older SDKs have it, the tenant.
+        // The token endpoint or, in older SDKs, the tenant.
         let tenant = format!("{}{}", self.authority, self.signer.tenant);
         let audience = jwt.claims.audience();
         let known = ["/oauth2/v2.0/token", "/v2.0", ""];
@@ -62,10 +65,10 @@ impl Tenant {
             .iter()
             .any(|path| audience.eq_ignore_ascii_case(&format!("{tenant}{path}")))
         {
-            return Err(EntraError::WrongRealm);
+            return Err(Reason::WrongRealm.into());
         }
         if !self.is_application(&jwt.claims.sub) {
-            return Err(EntraError::WrongApplication);
+            return Err(Reason::WrongApplication.into());
         }
         Ok(())
     }
@@ -79,8 +82,5 @@ fn check_time(claims: &Claims) -> Result<(), EntraError> {
     if claims.in_time(token::now()) {
         return Ok(());
     }
-    Err(EntraError::AssertionNotInTime {
-        not_before: claims.nbf,
-        expires_at: claims.exp,
-    })
+    Err(EntraError::not_in_time(claims.nbf, claims.exp))
 }

@@ -1,7 +1,6 @@
-//! Managed identities: the two endpoints at which a workload gets a token for being where it is.
+//! Managed identities: [`app_service`] for App Service and Container Apps, [`metadata_service`] for virtual machines.
 //!
-//! `entra` routes to them: [`app_service`] for App Service and Container Apps, [`metadata_service`] for virtual
-//! machines. Each refuses in its own shape.
+//! Each has an error format of its own.
 
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -9,10 +8,10 @@ use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::token::Identity;
+use super::token::Identity;
 use super::{Shared, Tenant, grant, is_redis};
 
-/// What both are asked.
+/// The query of both endpoints.
 #[derive(Deserialize)]
 pub(super) struct IdentityQuery {
     resource: Option<String>,
@@ -22,7 +21,7 @@ pub(super) struct IdentityQuery {
     principal_id: Option<String>,
     object_id: Option<String>,
     mi_res_id: Option<String>,
-    /// The metadata service's own spelling.
+    /// The metadata service's name of it.
     msi_res_id: Option<String>,
 }
 
@@ -132,7 +131,7 @@ pub(super) async fn metadata_service(
 }
 
 impl Tenant {
-    /// The managed identity a query means.
+    /// Returns the managed identity of a query; `None` if it is unknown, or named twice.
     fn identity(&self, query: &IdentityQuery) -> Option<&Identity> {
         let named = [
             (&query.client_id, &self.application.client_id),

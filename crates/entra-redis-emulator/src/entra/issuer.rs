@@ -1,9 +1,12 @@
-//! The trusted issuer: whose assertions may be exchanged for a token?
+//! The trusted issuer of federated assertions.
 //!
-//! `Emulator::bind` makes one [`TrustedIssuer`]: the emulator itself, which then writes an assertion for its clients, or
-//! a Kubernetes cluster that is named with its keys. `entra` asks it whether an assertion is signed. What always holds:
-//! keys are read again only when an assertion names one that is not known, at most every [`REREAD_PAUSE`], by one
-//! request at a time and within [`READ_LIMIT`]; the keys known stay good when that fails. Claims are `entra`'s business.
+//! It is the emulator itself, which then writes an assertion for its clients, or a Kubernetes cluster with its keys.
+//!
+//! # Invariants
+//!
+//! - Keys are read again only when an assertion names an unknown one, at most every [`REREAD_PAUSE`], by one request at a
+//!   time and within [`READ_TIMEOUT`].
+//! - If reading fails, the known keys stay valid.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,28 +17,28 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::Error;
 use super::jwt::Jwt;
 use super::token::Signer;
+use crate::Error;
 use keys::KeySet;
 
 mod keys;
 
-/// Pause between two readings of the keys: assertions with made-up key ids must not become load for the cluster.
+/// Pause between two reads of the keys: assertions with invented key ids must not become load for the cluster.
 const REREAD_PAUSE: Duration = Duration::from_secs(3);
 
-/// Limit for reading the keys: less than SDKs wait for an answer.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout for reading the keys, shorter than the SDKs' timeouts.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The subject of the assertions that the emulator writes.
 const SUBJECT: &str = "system:serviceaccount:default:entra-redis";
 
-/// Whose assertions the application takes for its own: a federated identity credential, as Entra ID has it.
+/// A federated identity credential of the application: the issuer and subject whose assertions authenticate it.
 ///
 /// The audience is always `api://AzureADTokenExchange`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FederatedCredential {
-    /// The `iss` of the assertions, to the letter: for a Kubernetes cluster its `--service-account-issuer`.
+    /// The exact `iss` of the assertions: for a Kubernetes cluster its `--service-account-issuer`.
     pub issuer: String,
     /// The `sub` of the assertions: `system:serviceaccount:NAMESPACE:NAME`.
     pub subject: String,
@@ -43,17 +46,17 @@ pub struct FederatedCredential {
     pub keys: KeySource,
 }
 
-/// Where an issuer's public keys are: a JSON Web Key Set, what `kubectl get --raw /openid/v1/jwks` prints.
+/// The place of an issuer's public keys: a JSON Web Key Set, as `kubectl get --raw /openid/v1/jwks` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A file; it must be there at the start.
+    /// A file, which is read by [`Emulator::bind`](crate::Emulator::bind) for the first time.
     File(PathBuf),
-    /// An address, http or https (the system's roots); asked when the first assertion comes.
+    /// A URL, HTTP or HTTPS (with the system's roots), which is read when the first assertion arrives.
     Url(String),
 }
 
 impl From<String> for KeySource {
-    /// What starts with `http://` or `https://` is an address.
+    /// A text that starts with `http://` or `https://` is a URL, any other one a file.
     fn from(text: String) -> Self {
         if text.starts_with("http://") || text.starts_with("https://") {
             Self::Url(text)
@@ -63,32 +66,32 @@ impl From<String> for KeySource {
     }
 }
 
-/// Why an assertion counts as not signed.
+/// A reason for which an assertion is not signed by the issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsigned {
+pub(crate) enum Unsigned {
     /// The issuer has no such key.
     KeyNotFound,
-    /// The key says no.
+    /// The signature is not one of the key.
     Signature,
     /// The keys cannot be read.
     KeysUnavailable,
 }
 
-/// Who may vouch for the application, and with which keys.
-pub(super) struct TrustedIssuer {
-    pub(super) issuer: String,
-    pub(super) subject: String,
-    /// None for the emulator itself, whose key never changes.
+/// An issuer with its keys.
+pub(crate) struct TrustedIssuer {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    /// `None` for the emulator itself, whose key never changes.
     source: Option<Source>,
     known: Mutex<Known>,
 }
 
-/// What is known of the keys.
+/// The keys that were read last.
 struct Known {
     keys: KeySet,
-    /// When they may be read again.
-    next: Instant,
-    /// Whether the last reading succeeded.
+    /// Earliest time of the next read.
+    next_read: Instant,
+    /// The last read succeeded.
     available: bool,
 }
 
@@ -97,22 +100,22 @@ enum Source {
     Url(String, reqwest::Client),
 }
 
-/// Why keys cannot be read.
+/// An error of reading keys.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
-    #[error("the file cannot be read")]
+    #[error("cannot read the file")]
     File(#[from] io::Error),
-    #[error("the address does not answer")]
+    #[error("cannot fetch the URL")]
     Http(#[from] reqwest::Error),
-    #[error("it is not a JSON Web Key Set")]
+    #[error("not a JSON Web Key Set")]
     Json(#[from] serde_json::Error),
 }
 
 impl TrustedIssuer {
-    /// The emulator itself.
-    pub(super) fn own(signer: &Signer, authority: &str) -> Self {
+    /// The emulator itself as issuer.
+    pub(crate) fn own(signer: &Signer, authority: &str) -> Self {
         let keys = KeySet::parse(signer.key_set().to_string().as_bytes());
-        let keys = keys.expect("the emulator's own key set is one");
+        let keys = keys.expect("the emulator writes a valid key set");
         Self::new(
             format!("{authority}cluster"),
             SUBJECT.to_owned(),
@@ -121,8 +124,8 @@ impl TrustedIssuer {
         )
     }
 
-    /// The issuer of a federated credential. A file of keys is read at once, so that a wrong path shows at the start.
-    pub(super) fn of(credential: FederatedCredential) -> Result<Self, Error> {
+    /// The issuer of a federated credential. A file of keys is read at once, so that a wrong path is found at the start.
+    pub(crate) fn of(credential: FederatedCredential) -> Result<Self, Error> {
         let (source, keys) = match credential.keys {
             KeySource::File(path) => {
                 let keys = read_file(&path);
@@ -145,7 +148,7 @@ impl TrustedIssuer {
     fn new(issuer: String, subject: String, source: Option<Source>, keys: KeySet) -> Self {
         let known = Known {
             keys,
-            next: Instant::now(),
+            next_read: Instant::now(),
             available: true,
         };
         Self {
@@ -156,22 +159,22 @@ impl TrustedIssuer {
         }
     }
 
-    /// Whether this issuer signed an assertion. A dropped future leaves the keys as they were.
-    pub(super) async fn check_signature(&self, jwt: &Jwt<'_>) -> Result<(), Unsigned> {
+    /// Checks that this issuer signed an assertion. Dropping the future leaves the keys as they are.
+    pub(crate) async fn check_signature(&self, jwt: &Jwt<'_>) -> Result<(), Unsigned> {
         let mut known = self.known.lock().await;
         if known.keys.of(jwt).is_none()
             && let Some(source) = &self.source
-            && known.next <= Instant::now()
+            && known.next_read <= Instant::now()
         {
-            known.next = Instant::now() + REREAD_PAUSE;
+            known.next_read = Instant::now() + REREAD_PAUSE;
             let read = source.read().await;
             known.available = read.is_ok();
             match read {
                 Ok(keys) => known.keys = keys,
                 Err(error) => tracing::warn!(
-                    issuer = self.issuer,
+                    token.issuer = self.issuer,
                     error = &error as &dyn std::error::Error,
-                    "the issuer's keys cannot be read: its assertions are refused"
+                    "could not read the issuer's keys"
                 ),
             }
         }
@@ -200,18 +203,19 @@ fn read_file(path: &Path) -> io::Result<KeySet> {
     Ok(KeySet::parse(&std::fs::read(path)?)?)
 }
 
-/// A client that trusts the system's roots. The process-wide crypto provider is neither read nor installed.
+/// Returns an HTTP client that trusts the system's roots, with a crypto provider of its own.
 fn client() -> Result<reqwest::Client, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::HttpClient(error.into()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
-        .timeout(READ_LIMIT)
+        .timeout(READ_TIMEOUT)
         .build()
-        .map_err(Error::HttpClient)
+        .map_err(|error| Error::HttpClient(error.into()))
 }

@@ -1,8 +1,8 @@
-//! Public keys: did this key sign that text?
+//! Public keys of an issuer, and signatures verified with them.
 //!
-//! `issuer` reads a JSON Web Key Set (RFC 7517) here and has signatures verified with its keys. What always holds: the
-//! key's kind and the algorithm a text names must belong together, so that no text chooses how it is verified. Where a
-//! set comes from, and when it is read again, is not decided here.
+//! # Invariants
+//!
+//! - The kind of a key and the algorithm that a text names must match, so that no text chooses how it is verified.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,10 @@ use super::super::jwt::Jwt;
 
 /// The keys of an issuer, by their ids.
 #[derive(Default)]
-pub(super) struct KeySet(HashMap<String, PublicKey>);
+pub(crate) struct KeySet(HashMap<String, PublicKey>);
 
 /// A key of a kind that Kubernetes signs with.
-pub(super) enum PublicKey {
+pub(crate) enum PublicKey {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     P256 { point: Vec<u8> },
 }
@@ -42,8 +42,8 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Reads a set; keys of other kinds and keys without an id are left out, as they verify nothing.
-    pub(super) fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Parses a JSON Web Key Set (RFC 7517). Keys of other kinds and keys without an id are skipped: they verify nothing.
+    pub(crate) fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_slice(document)?;
         let keys = document.keys.into_iter().filter_map(|mut jwk| {
             let id = jwk.kid.take()?;
@@ -52,8 +52,8 @@ impl KeySet {
         Ok(Self(keys.collect()))
     }
 
-    /// The key that a text names.
-    pub(super) fn of(&self, jwt: &Jwt<'_>) -> Option<&PublicKey> {
+    /// Returns the key that a text names.
+    pub(crate) fn of(&self, jwt: &Jwt<'_>) -> Option<&PublicKey> {
         self.0.get(jwt.header.kid.as_ref()?)
     }
 }
@@ -74,8 +74,8 @@ impl PublicKey {
         }
     }
 
-    /// Whether this key signed the text, in the way the text names.
-    pub(super) fn signed(&self, jwt: &Jwt<'_>) -> bool {
+    /// Returns true if this key signed the text, with the algorithm that the text names.
+    pub(crate) fn signed(&self, jwt: &Jwt<'_>) -> bool {
         match (self, jwt.header.alg.as_str()) {
             (Self::Rsa { n, e }, "RS256") => RsaPublicKeyComponents { n, e }
                 .verify(&RSA_PKCS1_2048_8192_SHA256, jwt.signed, &jwt.signature)

@@ -1,103 +1,75 @@
-//! Replies: where each one of a server's ends, in whatever pieces they come.
+//! The ends of a server's replies, in whatever pieces they arrive.
 //!
-//! `front::order` follows the server's bytes with [`Replies`]; nothing is kept of them but the head of a line that was
-//! cut. RESP2 and RESP3, all types that Redis sends; what a reply says is not looked at.
+//! `reply_order` follows the server's bytes with [`ReplyReader`]. RESP2 and RESP3, all types that Redis sends; the content
+//! of a reply is not looked at, and none of it is kept.
 
-use super::integer_of;
+use super::reader::{Reader, Shape, Token};
 
-/// A step through a stream of replies.
+/// The result of reading a piece of a stream of replies.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The bytes ended inside a reply, or there were none.
-    More,
+pub(crate) enum Progress {
+    /// The piece ended inside a reply, or was empty.
+    Incomplete,
     /// A reply to a command ended after this many bytes.
     Reply(usize),
-    /// A push, which answers nobody, ended after this many bytes.
+    /// A push, which belongs to no command, ended after this many bytes.
     Push(usize),
-    /// Not RESP: nobody knows where anything ends.
-    Broken,
+    /// The bytes are not RESP.
+    Malformed,
 }
 
-/// Follows a server's replies, RESP2 and RESP3, in whatever pieces they come.
+/// An incremental reader that finds the ends of replies.
 #[derive(Debug, Default)]
-pub(crate) struct Replies {
-    /// Values still to come before the reply at hand is whole; 0 between replies.
-    open: u64,
-    /// Whether the reply at hand is a push.
-    push: bool,
-    /// Bytes of a bulk string, with its line end, still to come.
-    skip: u64,
-    /// The line at hand, as far as it matters: its type and length.
-    line: Vec<u8>,
+pub(crate) struct ReplyReader {
+    reader: Reader,
+    /// Values still to come in the current reply; 0 between replies.
+    missing: u64,
+    /// The current reply is a push.
+    is_push: bool,
 }
 
-impl Replies {
-    /// Whether the bytes so far end inside a reply.
+impl ReplyReader {
+    /// Returns true if the bytes read so far end inside a reply.
     pub(crate) fn is_inside(&self) -> bool {
-        self.open > 0 || self.skip > 0
+        self.missing > 0
     }
 
-    /// Follows `input` to the end of the reply at hand, or to its own.
-    pub(crate) fn step(&mut self, input: &[u8]) -> Step {
+    /// Reads `input` up to the end of the current reply, or to its own end.
+    pub(crate) fn next(&mut self, input: &[u8]) -> Progress {
         let mut at = 0;
         while at < input.len() {
-            if self.skip > 0 {
-                let left = input.len() - at;
-                let step = usize::try_from(self.skip).unwrap_or(left).min(left);
-                self.skip -= step as u64;
-                at += step;
-            } else {
-                if self.open == 0 {
-                    self.open = 1;
-                    self.push = input[at] == b'>';
-                }
-                let Some(end) = input[at..].iter().position(|&byte| byte == b'\n') else {
-                    self.remember(&input[at..]);
-                    return Step::More;
-                };
-                self.remember(&input[at..at + end]);
-                at += end + 1;
-                if !self.take_line() {
-                    return Step::Broken;
-                }
+            if self.missing == 0 {
+                self.missing = 1;
+                self.is_push = input[at] == b'>';
             }
-            if self.open == 0 && self.skip == 0 {
-                return match self.push {
-                    true => Step::Push(at),
-                    false => Step::Reply(at),
+            let Some((token, length)) = self.reader.next(&input[at..]) else {
+                return Progress::Incomplete;
+            };
+            at += length;
+            let shape = match token {
+                Token::Line(line) => line.shape(),
+                Token::String => Some(Shape::Scalar),
+            };
+            match shape {
+                Some(Shape::Scalar) => self.missing -= 1,
+                Some(Shape::String(length)) => self.reader.read_string(length),
+                Some(Shape::Aggregate(count)) => {
+                    self.missing = (self.missing - 1).saturating_add(count);
+                }
+                Some(Shape::Attributes(count)) => {
+                    self.missing = self.missing.saturating_add(count);
+                }
+                None => return Progress::Malformed,
+            }
+            if self.missing == 0 {
+                return if self.is_push {
+                    Progress::Push(at)
+                } else {
+                    Progress::Reply(at)
                 };
             }
         }
-        Step::More
-    }
-
-    /// Keeps the head of a line: a type and a length fit; of a long error or status only its type matters.
-    fn remember(&mut self, part: &[u8]) {
-        let room = 32usize.saturating_sub(self.line.len());
-        self.line.extend_from_slice(&part[..part.len().min(room)]);
-    }
-
-    /// Accounts for the line at hand; `false` if it is not RESP.
-    fn take_line(&mut self) -> bool {
-        let Some((kind, rest)) = self.line.split_first() else {
-            return false;
-        };
-        let length = integer_of(rest.trim_ascii_end());
-        let (elements, bytes) = match (kind, length) {
-            (b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(', _) => (0, 0),
-            // A null string or array is a value without anything after it.
-            (b'$' | b'*', Some(-1)) => (0, 0),
-            (b'$' | b'=' | b'!', Some(length @ 0..)) => (0, length.unsigned_abs() + 2),
-            (b'*' | b'~' | b'>', Some(length @ 0..)) => (length.unsigned_abs(), 0),
-            (b'%', Some(length @ 0..)) => (length.unsigned_abs() * 2, 0),
-            // Attributes come before a value and are none themselves.
-            (b'|', Some(length @ 0..)) => (length.unsigned_abs() * 2 + 1, 0),
-            _ => return false,
-        };
-        self.line.clear();
-        self.open = (self.open - 1).saturating_add(elements);
-        self.skip = bytes;
-        true
+        Progress::Incomplete
     }
 }
 
@@ -105,7 +77,7 @@ impl Replies {
 mod tests {
     use super::*;
 
-    /// Every reply type there is, with its end; pushes are marked.
+    /// Every type of reply; `true` for a push.
     const REPLIES: [(&[u8], bool); 15] = [
         (b"+OK\r\n", false),
         (
@@ -128,23 +100,23 @@ mod tests {
     ];
 
     #[test]
-    fn replies_end_where_they_end_in_whatever_pieces() {
+    fn every_type_of_reply_is_cut_at_its_end_in_whatever_pieces() {
         let stream: Vec<u8> = REPLIES
             .iter()
             .flat_map(|(reply, _)| *reply)
             .copied()
             .collect();
         for cut in 0..=stream.len() {
-            let mut replies = Replies::default();
+            let mut reader = ReplyReader::default();
             let (mut seen, mut reply_start) = (Vec::new(), 0);
             for (piece, offset) in [(&stream[..cut], 0), (&stream[cut..], cut)] {
                 let mut at = 0;
                 loop {
-                    let (length, push) = match replies.step(&piece[at..]) {
-                        Step::More => break,
-                        Step::Reply(length) => (length, false),
-                        Step::Push(length) => (length, true),
-                        Step::Broken => panic!("broken at {at}, cut at {cut}"),
+                    let (length, push) = match reader.next(&piece[at..]) {
+                        Progress::Incomplete => break,
+                        Progress::Reply(length) => (length, false),
+                        Progress::Push(length) => (length, true),
+                        Progress::Malformed => panic!("malformed at {at}, cut at {cut}"),
                     };
                     at += length;
                     seen.push((&stream[reply_start..offset + at], push));
@@ -152,9 +124,12 @@ mod tests {
                 }
             }
             assert_eq!(seen, REPLIES, "cut at {cut}");
-            assert!(!replies.is_inside());
+            assert!(!reader.is_inside());
         }
-        assert_eq!(Replies::default().step(b"HTTP/1.1 400\r\n"), Step::Broken);
+        assert_eq!(
+            ReplyReader::default().next(b"HTTP/1.1 400\r\n"),
+            Progress::Malformed
+        );
     }
 
     mod properties {
@@ -208,31 +183,30 @@ mod tests {
                 .prop_map(|all| [format!(">{}\r\n", all.len()).into_bytes(), all.concat()].concat())
         }
 
-        /// Where each reply ends, in a stream that comes in these pieces; `true` is a push. Last, whether it broke.
+        /// The end of each reply in a stream that arrives in these pieces, `true` for a push; and whether it was malformed.
         fn ends(stream: &[u8], cuts: &[Index]) -> (Vec<(usize, bool)>, bool) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
             cuts.push(stream.len());
             cuts.sort_unstable();
-            let (mut replies, mut found, mut at) = (Replies::default(), Vec::new(), 0);
+            let (mut reader, mut found, mut at) = (ReplyReader::default(), Vec::new(), 0);
             for cut in cuts {
                 loop {
-                    match replies.step(&stream[at..cut]) {
-                        Step::More => break,
-                        Step::Broken => return (found, true),
-                        Step::Reply(length) => found.push((at + length, false)),
-                        Step::Push(length) => found.push((at + length, true)),
+                    match reader.next(&stream[at..cut]) {
+                        Progress::Incomplete => break,
+                        Progress::Malformed => return (found, true),
+                        Progress::Reply(length) => found.push((at + length, false)),
+                        Progress::Push(length) => found.push((at + length, true)),
                     }
                     at = found.last().map_or(0, |(end, _)| *end);
                 }
                 at = cut;
-                assert!(replies.line.len() <= 32, "of a line only its head is kept");
             }
             (found, false)
         }
 
         proptest! {
             #[test]
-            fn every_reply_ends_where_it_ends(
+            fn every_reply_is_cut_at_its_end(
                 replies in vec(prop_oneof![reply().prop_map(|r| (r, false)), push().prop_map(|r| (r, true))], 0..6),
                 cuts in vec(any::<Index>(), 0..12),
             ) {

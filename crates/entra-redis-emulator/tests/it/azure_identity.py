@@ -35,13 +35,13 @@ def managed(**identity):
 
 
 def application(kind, *arguments, **keywords):
-    """The SDK would ask login.microsoftonline.com whether it knows the authority."""
+    """Make a credential that does not ask login.microsoftonline.com about the authority."""
     return kind(*arguments, **APPLICATION, **keywords, disable_instance_discovery=True)
 
 
-def expect(met, oid, what):
-    assert met["aud"] == "https://redis.azure.com", (what, met["aud"])
-    assert met["oid"] == oid, (what, met["oid"], oid)
+def expect(actual, oid, what):
+    assert actual["aud"] == "https://redis.azure.com", (what, actual["aud"])
+    assert actual["oid"] == oid, (what, actual["oid"], oid)
     print("token", what)
 
 
@@ -56,7 +56,7 @@ def refused(credential, code, what):
 
 
 def managed_identities(where):
-    """One identity by each of its three names, and the one that is asked for without a name."""
+    """Get tokens for one identity by each of its three names, and for the one without a name."""
     user = managed(client_id=CLIENT_ID)
     assert user["appid"] == CLIENT_ID, user["appid"]
     oid, resource = user["oid"], user["xms_mirid"]

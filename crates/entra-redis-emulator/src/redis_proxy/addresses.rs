@@ -1,28 +1,32 @@
-//! The addresses of a cluster's nodes, in what a server answers.
+//! The addresses of a cluster's nodes in the replies of a server.
 //!
-//! `gate` hands over the replies that may name nodes: shard maps and errors. Here each address in them becomes that of
-//! the front before the node, announced as Azure does, by IP and port and without a name. What always holds: all else in
-//! the reply stays as it is, and what is not understood passes untouched. Which front stands before which node is
-//! `nodes`' business.
+//! Replies that may name nodes are shard maps and errors. Each address in them becomes that of the node's proxy, announced
+//! as Azure does, by IP and port and without a name.
 //!
-//! Not looked at: `INFO` and `ROLE`, by which nobody finds a node, and a shard map asked for inside `MULTI`.
+//! `INFO` and `ROLE` are not rewritten, because no client finds nodes by them, and neither is a shard map inside `MULTI`.
+//!
+//! # Invariants
+//!
+//! - Everything else in a reply stays as it is, and a reply that is not understood passes untouched.
 
 use std::net::SocketAddr;
 
-/// A reply that names nodes, by its form.
+use crate::resp::Value;
+
+/// The form of a reply that names nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShardMap {
     /// Ranges of slots with the nodes that have them.
     Slots,
     /// Shards with their slots and nodes, by field.
     Shards,
-    /// Text, one node a line; one string or one for each node.
+    /// Text with one node on each line; one string, or one for each node.
     Lines,
 }
 
 impl ShardMap {
-    /// The form of what answers a command, if it is a shard map.
-    pub(super) fn asked_for(arguments: &[&[u8]]) -> Option<Self> {
+    /// Returns the form of the reply to a command, if it is a shard map.
+    pub(super) fn requested_by(arguments: &[&[u8]]) -> Option<Self> {
         let [name, subcommand, ..] = arguments else {
             return None;
         };
@@ -38,29 +42,27 @@ impl ShardMap {
     }
 }
 
-/// No shard map is nested deeper; each level of a reply is a level of our stack.
-const DEEPEST: u8 = 16;
+/// A function that returns the address of a node's proxy, by the node's host and port. The host is empty or `?` if the
+/// server leaves it out.
+pub(super) type ProxyOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
 
-/// Tells the front before the node at a host and port; the host is empty or `?` where the server leaves it out.
-pub(super) type FrontOf<'a> = dyn Fn(&str, u16) -> Option<SocketAddr> + 'a;
-
-/// A whole reply as the client is to see it; `None` if that is as it came.
-pub(super) fn rewritten(
+/// Rewrites a complete reply for the client; `None` if it stays as it is.
+pub(super) fn rewrite(
     map: Option<ShardMap>,
     reply: &[u8],
-    front_of: &FrontOf<'_>,
+    proxy_of: &ProxyOf<'_>,
 ) -> Option<Vec<u8>> {
     if reply.starts_with(b"-") {
-        return redirection(reply, front_of);
+        return redirection(reply, proxy_of);
     }
     let map = map?;
-    let mut value = Value::read(&mut &*reply, DEEPEST)?;
+    let mut value = Value::parse(reply)?;
     match map {
         ShardMap::Slots => {
             for range in value.elements() {
                 // Two numbers, then the nodes.
                 for node in range.elements().iter_mut().skip(2) {
-                    node_of_slots(node, front_of);
+                    node_of_slots(node, proxy_of);
                 }
             }
         }
@@ -68,20 +70,20 @@ pub(super) fn rewritten(
             for shard in value.elements() {
                 if let Some(nodes) = shard.field("nodes") {
                     for node in nodes.elements() {
-                        node_of_shard(node, front_of);
+                        node_of_shard(node, proxy_of);
                     }
                 }
             }
         }
-        ShardMap::Lines => lines(&mut value, front_of),
+        ShardMap::Lines => lines(&mut value, proxy_of),
     }
     let mut out = Vec::with_capacity(reply.len());
     value.write(&mut out);
     Some(out)
 }
 
-/// `-MOVED slot host:port` and `-ASK slot host:port`.
-fn redirection(reply: &[u8], front_of: &FrontOf<'_>) -> Option<Vec<u8>> {
+/// Rewrites `-MOVED slot host:port` and `-ASK slot host:port`.
+fn redirection(reply: &[u8], proxy_of: &ProxyOf<'_>) -> Option<Vec<u8>> {
     let line = str::from_utf8(reply).ok()?.strip_suffix("\r\n")?;
     let mut words = line.split(' ');
     let (kind, slot, address) = (words.next()?, words.next()?, words.next()?);
@@ -89,13 +91,13 @@ fn redirection(reply: &[u8], front_of: &FrontOf<'_>) -> Option<Vec<u8>> {
         return None;
     }
     let (host, port) = address.rsplit_once(':')?;
-    let front = front_of(host, port.parse().ok()?)?;
-    let (ip, port) = (front.ip(), front.port());
+    let proxy = proxy_of(host, port.parse().ok()?)?;
+    let (ip, port) = (proxy.ip(), proxy.port());
     Some(format!("{kind} {slot} {ip}:{port}\r\n").into_bytes())
 }
 
-/// Host, port and id; Redis 7 adds a map of further names.
-fn node_of_slots(node: &mut Value, front_of: &FrontOf<'_>) {
+/// Rewrites host, port and id; Redis 7 adds a map of further names.
+fn node_of_slots(node: &mut Value, proxy_of: &ProxyOf<'_>) {
     let [host, port, _, more @ ..] = node.elements() else {
         return;
     };
@@ -104,17 +106,17 @@ fn node_of_slots(node: &mut Value, front_of: &FrontOf<'_>) {
     let text = host.text().filter(|text| named(text));
     let text = text.or_else(|| ip.and_then(|ip| ip.text()).filter(|text| named(text)));
     let text = text.unwrap_or_default().to_owned();
-    let Some(front) = port.port().and_then(|port| front_of(&text, port)) else {
+    let Some(proxy) = port.port().and_then(|port| proxy_of(&text, port)) else {
         return;
     };
-    *host = Value::bulk(&front.ip().to_string());
-    *port = Value::integer(front.port());
+    *host = Value::bulk(&proxy.ip().to_string());
+    *port = Value::integer(proxy.port());
     if let Some(names) = more.first_mut() {
         names.elements_mut(Vec::clear);
     }
 }
 
-fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
+fn node_of_shard(node: &mut Value, proxy_of: &ProxyOf<'_>) {
     let text = ["ip", "endpoint"].map(|name| {
         let value = node.field(name).and_then(|value| value.text());
         value.unwrap_or_default().to_owned()
@@ -123,17 +125,17 @@ fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
     let [ip, endpoint] = &text;
     let host = if ip.is_empty() { endpoint } else { ip };
     let port = ports.into_iter().flatten().next();
-    let Some(front) = port.and_then(|port| front_of(host, port)) else {
+    let Some(proxy) = port.and_then(|port| proxy_of(host, port)) else {
         return;
     };
     for name in ["ip", "endpoint"] {
         if let Some(value) = node.field(name) {
-            *value = Value::bulk(&front.ip().to_string());
+            *value = Value::bulk(&proxy.ip().to_string());
         }
     }
     for name in ["port", "tls-port"] {
         if let Some(value) = node.field(name) {
-            *value = Value::integer(front.port());
+            *value = Value::integer(proxy.port());
         }
     }
     node.elements_mut(|elements| {
@@ -146,12 +148,12 @@ fn node_of_shard(node: &mut Value, front_of: &FrontOf<'_>) {
     });
 }
 
-fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
+fn lines(value: &mut Value, proxy_of: &ProxyOf<'_>) {
     match value {
         Value::Line(_) => {}
         Value::Aggregate(_, elements) => {
             for element in elements {
-                lines(element, front_of);
+                lines(element, proxy_of);
             }
         }
         Value::String(_, text) => {
@@ -160,21 +162,21 @@ fn lines(value: &mut Value, front_of: &FrontOf<'_>) {
             };
             let after: Vec<String> = before
                 .split('\n')
-                .map(|text| line(text, front_of))
+                .map(|text| line(text, proxy_of))
                 .collect();
             *text = after.join("\n").into_bytes();
         }
     }
 }
 
-/// `id host:port@bus-port[,hostname[,…]] flags …`
-fn line(text: &str, front_of: &FrontOf<'_>) -> String {
+/// Rewrites `id host:port@bus-port[,hostname[,…]] flags …`.
+fn line(text: &str, proxy_of: &ProxyOf<'_>) -> String {
     let announced = |word: &str| {
         let (address, _) = word.split_once('@')?;
         let (host, port) = address.rsplit_once(':')?;
-        let front = front_of(host, port.parse().ok()?)?;
-        let (ip, port) = (front.ip(), front.port());
-        // The bus is the servers' own: no client dials it, and its real port would only tell where the node is.
+        let proxy = proxy_of(host, port.parse().ok()?)?;
+        let (ip, port) = (proxy.ip(), proxy.port());
+        // No client connects to the cluster bus, and its real port would disclose the node's own address.
         Some(format!("{ip}:{port}@{port}"))
     };
     let mut words: Vec<&str> = text.split(' ').collect();
@@ -185,137 +187,26 @@ fn line(text: &str, front_of: &FrontOf<'_>) -> String {
     words.join(" ")
 }
 
-/// A reply, taken apart as far as it must be to be put together again.
-#[derive(Debug)]
-enum Value {
-    /// Anything of one line, a null string or array among them.
-    Line(Vec<u8>),
-    /// A string of counted length: its type, and what it says.
-    String(u8, Vec<u8>),
-    /// An array, a set or a map, with keys and values in turn.
-    Aggregate(u8, Vec<Value>),
-}
-
-impl Value {
-    fn bulk(text: &str) -> Self {
-        Self::String(b'$', text.into())
-    }
-
-    fn integer(number: u16) -> Self {
-        Self::Line(format!(":{number}").into())
-    }
-
-    /// Reads one value off `input`, nested at most `depth` deep.
-    fn read(input: &mut &[u8], depth: u8) -> Option<Self> {
-        let end = input.windows(2).position(|two| two == b"\r\n")?;
-        let (line, rest) = (&input[..end], &input[end + 2..]);
-        *input = rest;
-        let (&kind, length) = line.split_first()?;
-        let length = || str::from_utf8(length).ok()?.parse::<usize>().ok();
-        match (kind, length()) {
-            (b'$' | b'=' | b'!', Some(length)) => {
-                let text = input.get(..length)?.to_vec();
-                *input = input.get(length + 2..)?;
-                Some(Self::String(kind, text))
-            }
-            (b'*' | b'~' | b'%', Some(length)) => {
-                let each = if kind == b'%' { 2 } else { 1 };
-                let (length, depth) = (length.checked_mul(each)?, depth.checked_sub(1)?);
-                let elements: Option<_> = (0..length).map(|_| Self::read(input, depth)).collect();
-                Some(Self::Aggregate(kind, elements?))
-            }
-            _ => Some(Self::Line(line.into())),
-        }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let head = |out: &mut Vec<u8>, kind: u8, length: usize| {
-            out.push(kind);
-            out.extend_from_slice(length.to_string().as_bytes());
-            out.extend_from_slice(b"\r\n");
-        };
-        match self {
-            Self::Line(line) => {
-                out.extend_from_slice(line);
-                out.extend_from_slice(b"\r\n");
-            }
-            Self::String(kind, text) => {
-                head(out, *kind, text.len());
-                out.extend_from_slice(text);
-                out.extend_from_slice(b"\r\n");
-            }
-            Self::Aggregate(kind, elements) => {
-                let pairs = *kind == b'%';
-                let length = if pairs {
-                    elements.len() / 2
-                } else {
-                    elements.len()
-                };
-                head(out, *kind, length);
-                for element in elements {
-                    element.write(out);
-                }
-            }
-        }
-    }
-
-    /// What it is made of; nothing, if it is not an aggregate.
-    fn elements(&mut self) -> &mut [Self] {
-        match self {
-            Self::Aggregate(_, elements) => elements,
-            _ => &mut [],
-        }
-    }
-
-    fn elements_mut(&mut self, change: impl FnOnce(&mut Vec<Self>)) {
-        if let Self::Aggregate(_, elements) = self {
-            change(elements);
-        }
-    }
-
-    /// The value of a field: RESP2 has a map as an array of keys and values in turn.
-    fn field(&mut self, name: &str) -> Option<&mut Self> {
-        let mut pairs = self.elements().chunks_exact_mut(2);
-        pairs.find_map(|pair| match pair {
-            [key, value] if key.text() == Some(name) => Some(value),
-            _ => None,
-        })
-    }
-
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::String(_, text) => str::from_utf8(text).ok(),
-            Self::Line(line) => str::from_utf8(line.strip_prefix(b"+")?).ok(),
-            Self::Aggregate(..) => None,
-        }
-    }
-
-    fn port(&self) -> Option<u16> {
-        let Self::Line(line) = self else { return None };
-        str::from_utf8(line.strip_prefix(b":")?).ok()?.parse().ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Fronts at 10.0.0.4, on the node's port plus 1500; a host that is left out is the node's at 7000.
-    fn front_of(host: &str, port: u16) -> Option<SocketAddr> {
+    /// Proxies at 10.0.0.4, on the node's port plus 1500.
+    fn proxy_of(host: &str, port: u16) -> Option<SocketAddr> {
         let known = matches!(host, "127.0.0.1" | "::1" | "" | "?");
         (known && port > 0).then(|| SocketAddr::from(([10, 0, 0, 4], port + 1500)))
     }
 
-    fn met(map: Option<ShardMap>, reply: &str) -> String {
-        let met = rewritten(map, reply.as_bytes(), &front_of);
-        met.map_or_else(
+    fn rewritten(map: Option<ShardMap>, reply: &str) -> String {
+        let reply_to_client = rewrite(map, reply.as_bytes(), &proxy_of);
+        reply_to_client.map_or_else(
             || reply.to_owned(),
-            |met| String::from_utf8(met).expect("it is text"),
+            |reply| String::from_utf8(reply).expect("text"),
         )
     }
 
     #[test]
-    fn redirections_lead_to_fronts() {
+    fn redirections_name_proxies() {
         for (reply, expected) in [
             ("-MOVED 5 127.0.0.1:7001\r\n", "-MOVED 5 10.0.0.4:8501\r\n"),
             ("-ASK 5 127.0.0.1:7001\r\n", "-ASK 5 10.0.0.4:8501\r\n"),
@@ -323,8 +214,8 @@ mod tests {
             ("-MOVED 5 :7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
             ("-MOVED 5 ?:7000\r\n", "-MOVED 5 10.0.0.4:8500\r\n"),
         ] {
-            assert_eq!(met(None, reply), expected);
-            assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+            assert_eq!(rewritten(None, reply), expected);
+            assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
         }
         for other in [
             "-MOVED 5 127.0.0.1\r\n",
@@ -333,27 +224,27 @@ mod tests {
             "-ERR MOVED 5 127.0.0.1:7001\r\n",
             "-MOVED\r\n",
         ] {
-            assert_eq!(met(None, other), other);
+            assert_eq!(rewritten(None, other), other);
         }
     }
 
     #[test]
-    fn slots_name_fronts_and_no_names() {
-        // A node that does not know its own address yet; one with a name and its address beside it; one without either.
+    fn slots_name_proxies_and_no_host_names() {
+        // A node that does not know its own address yet; one with a name and its address beside it; one without both.
         let reply = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$0\r\n\r\n:7000\r\n$1\r\na\r\n*0\r\n\
             *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
             *4\r\n$-1\r\n:7002\r\n$1\r\nc\r\n*2\r\n$8\r\nhostname\r\n$4\r\nname\r\n";
         let expected = "*1\r\n*5\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8500\r\n$1\r\na\r\n*0\r\n\
             *4\r\n$4\r\nname\r\n:7001\r\n$1\r\nb\r\n*2\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n\
             *4\r\n$8\r\n10.0.0.4\r\n:8502\r\n$1\r\nc\r\n*0\r\n";
-        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
         let reply = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$1\r\n?\r\n:7001\r\n$1\r\na\r\n%1\r\n$2\r\nip\r\n$9\r\n127.0.0.1\r\n";
         let expected = "*1\r\n*3\r\n:0\r\n:5\r\n*4\r\n$8\r\n10.0.0.4\r\n:8501\r\n$1\r\na\r\n%0\r\n";
-        assert_eq!(met(Some(ShardMap::Slots), reply), expected);
+        assert_eq!(rewritten(Some(ShardMap::Slots), reply), expected);
     }
 
     #[test]
-    fn shards_name_fronts_in_either_protocol() {
+    fn shards_name_proxies_in_both_protocols() {
         let fields = |ip: &str, port: u16| {
             format!(
                 "$2\r\nid\r\n$1\r\na\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n${}\r\n{ip}\r\n\
@@ -371,15 +262,15 @@ mod tests {
             };
             let expected = reply(without, fields("10.0.0.4", 8501), "");
             let plain = reply(without, fields("127.0.0.1", 7001), "");
-            assert_eq!(met(Some(ShardMap::Shards), &plain), expected);
+            assert_eq!(rewritten(Some(ShardMap::Shards), &plain), expected);
             let named = reply(with, fields("127.0.0.1", 7001), name);
             // Redis counts the pairs of RESP3 and the elements of RESP2.
-            assert_eq!(met(Some(ShardMap::Shards), &named), expected);
+            assert_eq!(rewritten(Some(ShardMap::Shards), &named), expected);
         }
     }
 
     #[test]
-    fn lines_name_fronts_and_no_names() {
+    fn lines_name_proxies_and_no_host_names() {
         let before = "a :7000@17000 myself,master - 0 0 1 connected 0-5 [6->-b]\n\
             b 127.0.0.1:7001@17001,name,shard-id=1 slave a 0 1 1 connected\n\
             c :0@0 master,noaddr - 1 1 0 disconnected\n";
@@ -389,17 +280,17 @@ mod tests {
         let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let verbatim = |text: &str| format!("={}\r\ntxt:{text}\r\n", text.len() + 4);
         let map = Some(ShardMap::Lines);
-        assert_eq!(met(map, &bulk(before)), bulk(after));
-        assert_eq!(met(map, &verbatim(before)), verbatim(after));
+        assert_eq!(rewritten(map, &bulk(before)), bulk(after));
+        assert_eq!(rewritten(map, &verbatim(before)), verbatim(after));
         let many = |text: &str| {
             let lines: Vec<String> = text.lines().map(bulk).collect();
             format!("*{}\r\n{}", lines.len(), lines.concat())
         };
-        assert_eq!(met(map, &many(before)), many(after));
+        assert_eq!(rewritten(map, &many(before)), many(after));
     }
 
     #[test]
-    fn what_is_no_map_stays_as_it_is() {
+    fn other_replies_stay_as_they_are() {
         for reply in [
             "+QUEUED\r\n",
             "*0\r\n",
@@ -409,16 +300,16 @@ mod tests {
             "*1\r\n:1\r\n",
         ] {
             for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-                assert_eq!(met(Some(map), reply), reply);
+                assert_eq!(rewritten(Some(map), reply), reply);
             }
         }
     }
 
     #[test]
-    fn maps_are_known_by_their_commands() {
+    fn maps_are_recognized_by_their_commands() {
         let asked = |text: &str| {
             let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
-            ShardMap::asked_for(&words)
+            ShardMap::requested_by(&words)
         };
         assert_eq!(asked("cluster Slots"), Some(ShardMap::Slots));
         assert_eq!(asked("CLUSTER SHARDS"), Some(ShardMap::Shards));
@@ -438,15 +329,15 @@ mod tests {
                 "*1\r\n*2\r\n$5\r\nnodes\r\n*1\r\n*5\r\n$4\r\nport\r\n:{port}\r\n$2\r\nip\r\n{ip}$8\r\nhostname\r\n"
             )
         };
-        let met = met(Some(ShardMap::Shards), &reply("127.0.0.1", 7001));
-        assert_eq!(met, reply("10.0.0.4", 8501));
+        let actual = rewritten(Some(ShardMap::Shards), &reply("127.0.0.1", 7001));
+        assert_eq!(actual, reply("10.0.0.4", 8501));
     }
 
     #[test]
-    fn a_reply_nested_without_end_stays_as_it_is() {
+    fn a_reply_nested_too_deep_stays_as_it_is() {
         let deep = "*1\r\n".repeat(1_000_000);
         for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-            assert_eq!(rewritten(Some(map), deep.as_bytes(), &front_of), None);
+            assert_eq!(rewrite(Some(map), deep.as_bytes(), &proxy_of), None);
         }
     }
 
@@ -455,7 +346,7 @@ mod tests {
 
         use super::*;
 
-        /// Replies of the words that shard maps have, in any order, and of their types.
+        /// Replies of the words and types of shard maps, in any order.
         fn reply() -> impl Strategy<Value = Value> {
             let word = prop_oneof![
                 "nodes|ip|endpoint|hostname|port|tls-port|127.0.0.1|\\?|",
@@ -482,28 +373,25 @@ mod tests {
 
         proptest! {
             #[test]
-            fn a_reply_is_put_together_as_it_was(value in reply()) {
+            fn an_unchanged_reply_is_written_as_it_was(value in reply()) {
                 let mut bytes = Vec::new();
                 value.write(&mut bytes);
-                let mut input = bytes.as_slice();
-                let read = Value::read(&mut input, DEEPEST).expect("it is a reply");
-                prop_assert!(input.is_empty());
+                let read = Value::parse(&bytes).expect("a reply");
                 let mut again = Vec::new();
                 read.write(&mut again);
                 prop_assert_eq!(&again, &bytes);
                 for map in [ShardMap::Slots, ShardMap::Shards, ShardMap::Lines] {
-                    let met = rewritten(Some(map), &bytes, &front_of).expect("it is a reply");
-                    // Still one whole reply, whatever was put into it.
-                    let mut input = met.as_slice();
-                    prop_assert!(Value::read(&mut input, DEEPEST).is_some() && input.is_empty());
+                    let actual = rewrite(Some(map), &bytes, &proxy_of).expect("a reply");
+                    // It is still one complete reply.
+                    prop_assert!(Value::parse(&actual).is_some());
                     if map != ShardMap::Lines {
-                        prop_assert_eq!(rewritten(Some(map), &met, &|_, _| None), Some(met));
+                        prop_assert_eq!(rewrite(Some(map), &actual, &|_, _| None), Some(actual));
                     }
                 }
             }
 
             #[test]
-            fn any_bytes_are_passed_on_or_read(
+            fn any_bytes_are_rewritten_or_left_alone(
                 bytes in prop_oneof![
                     vec(any::<u8>(), 0..200),
                     "(-(MOVED|ASK) [0-9]{0,5} \\PC{0,20}(:[0-9]{0,6})?|[*%$~=!:|-]([0-9]{0,3}|18446744073709551615)(\r\n)?){0,12}"
@@ -511,8 +399,8 @@ mod tests {
                 ],
             ) {
                 for map in [None, Some(ShardMap::Slots), Some(ShardMap::Shards), Some(ShardMap::Lines)] {
-                    if let Some(met) = rewritten(map, &bytes, &front_of) {
-                        prop_assert!(met.len() <= 4 * bytes.len() + 64, "{} bytes", met.len());
+                    if let Some(new) = rewrite(map, &bytes, &proxy_of) {
+                        prop_assert!(new.len() <= 4 * bytes.len() + 64, "{} bytes", new.len());
                     }
                 }
             }

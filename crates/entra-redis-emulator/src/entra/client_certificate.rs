@@ -1,10 +1,11 @@
-//! The client certificate: did the application itself sign this?
+//! The application's certificate, and assertions signed with its key.
 //!
-//! `Emulator::bind` reads the certificate registered for the application, its public part; `entra` asks it whether an
-//! assertion is signed with its key. What always holds: the assertion has one of the two forms that Microsoft documents
-//! (PS256 with the certificate's SHA-256, RS256 with its SHA-1), never a mixture. Claims are `entra`'s business.
+//! As in Entra ID, the certificate is only a container of a key: its issuer and names are not looked at.
 //!
-//! The certificate is only a box around a key here, as in Entra ID: neither its issuer nor its names are looked at.
+//! # Invariants
+//!
+//! - An assertion has one of the two forms that Microsoft documents (PS256 with the certificate's SHA-256, RS256 with its
+//!   SHA-1), never a mixture.
 
 use std::path::PathBuf;
 
@@ -16,34 +17,37 @@ use rustls::pki_types::pem::PemObject as _;
 use webpki::EndEntityCert;
 use webpki::ring::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256_LEGACY_KEY};
 
-use super::Error;
 use super::jwt::Jwt;
+use crate::Error;
 
-/// Why an assertion counts as not signed by the application.
+/// A reason for which an assertion is not signed by the application.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unsigned {
-    /// The header names no certificate in the way that belongs to its algorithm, or another certificate.
+pub(crate) enum Unsigned {
+    /// The header names another certificate, or none in the form of its algorithm.
     KeyNotFound {
-        /// What it names, in the hexadecimal form that portals show.
+        /// The thumbprint in the header, in hexadecimal as portals show it.
         thumbprint: Option<String>,
     },
-    /// The certificate's key says no.
+    /// The signature is not one of the certificate's key.
     Signature,
 }
 
 /// The certificate registered for the application.
-pub(super) struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     certificate: CertificateDer<'static>,
 }
 
 impl ClientCertificate {
-    /// Reads the first certificate of a PEM file; a private key in it is passed over.
-    pub(super) fn read(path: PathBuf) -> Result<Self, Error> {
+    /// Reads the first certificate of a PEM file and ignores a private key in it.
+    pub(crate) fn read(path: PathBuf) -> Result<Self, Error> {
         let certificate = match CertificateDer::from_pem_file(&path) {
             Ok(certificate) => certificate,
-            Err(source) => return Err(Error::ClientCertificate { path, source }),
+            Err(error) => {
+                let source = error.into();
+                return Err(Error::ClientCertificate { path, source });
+            }
         };
-        // An empty signature is always refused; the reason tells whether the key is one that could sign.
+        // An empty signature is always refused; the error shows if the key is of the right kind.
         let refused = EndEntityCert::try_from(&certificate)
             .and_then(|parsed| parsed.verify_signature(RSA_PKCS1_2048_8192_SHA256, b"", b""));
         match refused {
@@ -57,8 +61,8 @@ impl ClientCertificate {
     }
 }
 
-/// Whether the registered certificate's key, if there is one, signed an assertion.
-pub(super) fn check_signature(
+/// Checks that an assertion is signed with the registered certificate's key.
+pub(crate) fn check_signature(
     registered: Option<&ClientCertificate>,
     jwt: &Jwt<'_>,
 ) -> Result<(), Unsigned> {
@@ -70,9 +74,9 @@ pub(super) fn check_signature(
         }
         _ => return Err(Unsigned::KeyNotFound { thumbprint: None }),
     };
-    // Some SDKs pad.
+    // Some SDKs send padding.
     let named = BASE64URL.decode(named.trim_end_matches('='));
-    // Longer than the digest is no thumbprint, and not to be repeated.
+    // A text of another length is not a thumbprint and must not be repeated.
     let named = named.ok().filter(|named| named.len() == hash.output_len());
     let registered = registered.filter(|it| named.as_ref() == Some(&it.thumbprint(hash)));
     let Some(registered) = registered else {

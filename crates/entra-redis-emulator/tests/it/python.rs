@@ -1,19 +1,18 @@
-//! Microsoft's azure-identity for Python, unchanged, against the emulator.
+//! Microsoft's azure-identity for Python, unmodified, against the emulator.
 //!
-//! The package is installed once into `target/python` and used again. What it must find is written in
-//! `tests/it/azure_identity.py`.
+//! The package is installed once into `target/python` and used again. The expectations are in `azure_identity.py`.
 
 use std::{path::PathBuf, process::Command};
 
-use entra_redis_service::emulator::Options;
+use entra_redis_emulator::Options;
 
-use super::signing::Certificate;
-use crate::support::{Azure, repository};
+use crate::signing::Certificate;
+use crate::support::{Azure, directory};
 
-/// Renewed by hand: a test must not change its mind overnight.
+/// Pinned, and updated by hand: the test must not change with a release of the package.
 const PACKAGE: &str = "azure-identity==1.27.0";
 
-/// The interpreter that has the package.
+/// Returns the interpreter that has the package.
 fn python() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let target = target.parent().expect("cargo puts it into target/");
@@ -33,27 +32,27 @@ fn python() -> PathBuf {
         Command::new(&python).args(["-m", "pip", "install", "--quiet", PACKAGE]),
         "this test needs azure-identity from pip",
     );
-    std::fs::write(mark, "").expect("there is room");
+    std::fs::write(mark, "").expect("free space");
     python
 }
 
 fn run(command: &mut Command, needed: &str) {
     let done = command.output();
     let done = done.unwrap_or_else(|error| panic!("{needed}: {error}"));
-    let said = [done.stdout, done.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(done.status.success(), "{needed}: {said}");
+    let output = [done.stdout, done.stderr].concat();
+    let output = String::from_utf8_lossy(&output);
+    assert!(done.status.success(), "{needed}: {output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn azure_identity_for_python_gets_its_tokens_here() {
+async fn azure_identity_for_python_gets_a_token_by_every_credential() {
     let (ours, other) = (Certificate::make(), Certificate::make());
     let azure = Azure::start(Options {
         client_certificate: Some(ours.path()),
         ..Options::default()
     })
     .await;
-    let script = repository().join("tests/it/azure_identity.py");
+    let script = directory().join("azure_identity.py");
     let mut command = Command::new(python());
     command
         .arg(script)

@@ -1,11 +1,11 @@
-//! An application that authenticates with its certificate.
+//! Authentication of the application with its certificate.
 
-use entra_redis_service::emulator::{Emulator, Error, Options};
+use entra_redis_emulator::{Emulator, Error, Options};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde_json::{Value, json};
 
-use super::{changed, exchange, now, signing::Certificate};
-use crate::support::{Azure, Certificates};
+use crate::signing::{Certificate, changed, exchange, now};
+use crate::support::Azure;
 
 #[tokio::test]
 async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
@@ -65,7 +65,7 @@ async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
             700027,
             sign(&json!({"alg": "PS512", "x5t#S256": ours.thumbprint(sha256)})),
         ),
-        // Our certificate, another's key; another's certificate and key.
+        // The registered certificate with another key; another certificate with its key.
         (700027, other.key.sign(&ps256, &claims(json!({})))),
         (
             700027,
@@ -82,17 +82,17 @@ async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
         ),
         (700021, signed(json!({"sub": "other"}))),
         (50027, signed(json!({"sub": null}))),
-        // Told apart by the issuer: this one is not the application.
+        // The issuer distinguishes the two kinds of assertion: this one is not the application.
         (700211, signed(json!({"iss": "other"}))),
     ];
     for (index, (code, assertion)) in cases.into_iter().enumerate() {
-        let (met, text) = exchange(&azure, &assertion).await;
-        assert_eq!(met, code, "case {index}: {text}");
+        let (actual, text) = exchange(&azure, &assertion).await;
+        assert_eq!(actual, code, "case {index}: {text}");
     }
     let header = json!({"alg": "PS256", "x5t#S256": other.thumbprint(sha256)});
     let (_, text) = exchange(&azure, &sign(&header)).await;
     assert!(text.contains("The key was not found"), "{text}");
-    // Nothing registered, nothing accepted.
+    // Without a registered certificate none is accepted.
     let bare = Azure::with_lifetime(60).await;
     let id = bare.variable("AZURE_CLIENT_ID");
     let assertion = ours
@@ -102,7 +102,7 @@ async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_usable_certificate_shows_at_the_start() {
+async fn a_file_without_a_usable_certificate_is_an_error_of_bind() {
     let bind = |path| {
         Emulator::bind(Options {
             client_certificate: Some(path),
@@ -113,7 +113,11 @@ async fn a_file_without_a_usable_certificate_shows_at_the_start() {
         bind("/missing".into()).await,
         Err(Error::ClientCertificate { .. })
     ));
-    let ec = Certificates::for_name("localhost");
-    let refused = bind(ec.path("server.pem")).await;
+    let key = rcgen::KeyPair::generate().expect("ring makes EC keys");
+    let ec = rcgen::CertificateParams::default().self_signed(&key);
+    let directory = tempfile::tempdir().expect("free space");
+    let path = directory.path().join("ec.pem");
+    std::fs::write(&path, ec.expect("valid parameters").pem()).expect("free space");
+    let refused = bind(path).await;
     assert!(matches!(refused, Err(Error::ClientCertificateKey { .. })));
 }

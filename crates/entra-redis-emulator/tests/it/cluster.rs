@@ -1,31 +1,17 @@
-//! The front before a real cluster, as Azure's `OSSCluster`; and `EnterpriseCluster`, which hides that there is one.
+//! The proxies before a real cluster, as Azure's `OSSCluster`; and `EnterpriseCluster`, which hides the shards.
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    io::ErrorKind,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use entra_redis_service::emulator::{ClusteringPolicy, Options};
+use entra_redis_emulator::{ClusteringPolicy, Options};
 use redis::{FromRedisValue, Value, from_redis_value};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
-use serde_json::Value as Json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
-use crate::support::{Azure, LIMIT, RedisCluster, RedisServer, Service, client};
+use crate::support::{Azure, Client, LIMIT, RedisCluster, RedisServer, connect};
 
 /// The address at which each node is announced, by its id.
 type Announced = BTreeMap<String, String>;
@@ -43,115 +29,14 @@ async fn before_cluster(cluster: &RedisCluster) -> Azure {
     before(cluster.address(0), Duration::from_secs(600)).await
 }
 
-/// Performs a TLS handshake with the server at `address`, whose certificate must be for `name`.
-async fn connect(azure: &Azure, address: &str, name: &str) -> io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(azure.variable("REDIS_CA_FILE"));
-    roots
-        .add(ca.expect("the emulator wrote it"))
-        .expect("it is valid");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has them")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(name.to_owned()).expect("it is a name");
-    let socket = TcpStream::connect(address).await?;
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, socket);
-    timeout(LIMIT, connected).await.expect("within the limit")
-}
-
-/// User and token, as `AUTH` takes them.
-async fn authenticate(azure: &Azure) -> String {
-    let answer = client()
-        .get(format!(
-            "{}?api-version=2019-08-01&resource=https://redis.azure.com",
-            azure.variable("IDENTITY_ENDPOINT")
-        ))
-        .header("x-identity-header", azure.variable("IDENTITY_HEADER"))
-        .send()
-        .await
-        .expect("the emulator answers");
-    let body: Json = serde_json::from_str(&answer.text().await.expect("whole")).expect("JSON");
-    let token = body["access_token"].as_str().expect("it is granted");
-    let claims = token.split('.').nth(1).expect("a token has three parts");
-    let claims = URL_SAFE_NO_PAD.decode(claims).expect("it is base64");
-    let claims: Json = serde_json::from_slice(&claims).expect("claims are JSON");
-    format!(
-        "AUTH {} {token}\r\n",
-        claims["oid"].as_str().expect("an id")
-    )
-}
-
-/// A client authenticated at one address.
-struct Client {
-    stream: TlsStream<TcpStream>,
-}
-
 impl Client {
-    async fn open(azure: &Azure, address: &str) -> Self {
-        let stream = connect(azure, address, "localhost").await;
-        let mut client = Self {
-            stream: stream.unwrap_or_else(|error| panic!("{address}: {error}")),
-        };
-        client.expect(&authenticate(azure).await, "+OK\r\n").await;
-        client
-    }
-
-    async fn at_endpoint(azure: &Azure) -> Self {
-        Self::open(azure, azure.variable("REDIS_ENDPOINT")).await
-    }
-
-    async fn send(&mut self, commands: &str) {
-        let sent = self.stream.write_all(commands.as_bytes()).await;
-        sent.expect("it is open");
-        self.stream.flush().await.expect("it is open");
-    }
-
-    /// Sends inline commands; their answers must be these.
-    async fn expect(&mut self, commands: &str, expected: &str) {
-        self.send(commands).await;
-        let mut answer = vec![0; expected.len()];
-        let read = timeout(LIMIT, self.stream.read_exact(&mut answer)).await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(matches!(read, Ok(Ok(_))), "{read:?} after {answer:?}");
-        assert_eq!(answer, expected, "{commands:?}");
-    }
-
-    async fn line(&mut self) -> String {
-        let mut line = String::new();
-        while !line.ends_with("\r\n") {
-            let read = timeout(LIMIT, self.stream.read_u8()).await;
-            line.push(read.expect("in time").expect("it is open").into());
-        }
-        line.truncate(line.len() - 2);
-        line
-    }
-
-    async fn ask(&mut self, command: &str) -> Value {
-        self.send(&format!("{command}\r\n")).await;
-        let mut bytes = Vec::new();
-        loop {
-            let read = timeout(LIMIT, self.stream.read_buf(&mut bytes)).await;
-            assert_ne!(
-                read.expect("in time").expect("open"),
-                0,
-                "{command}: closed"
-            );
-            if let Ok(value) = redis::parse_redis_value(&bytes) {
-                return value;
-            }
-        }
-    }
-
     async fn id(&mut self) -> String {
-        into(self.ask("CLUSTER MYID").await)
+        into(self.value("CLUSTER MYID").await)
     }
 
-    /// Everything that `CLUSTER SLOTS` names.
+    /// The nodes in `CLUSTER SLOTS`.
     async fn slots(&mut self) -> Announced {
-        let ranges: Vec<Vec<Value>> = into(self.ask("CLUSTER SLOTS").await);
+        let ranges: Vec<Vec<Value>> = into(self.value("CLUSTER SLOTS").await);
         let nodes = ranges
             .into_iter()
             .flat_map(|range| range.into_iter().skip(2));
@@ -168,10 +53,10 @@ impl Client {
 
     async fn shards(&mut self) -> Announced {
         type Fields = BTreeMap<String, Value>;
-        let shards: Vec<Fields> = into(self.ask("CLUSTER SHARDS").await);
-        let nodes = shards.into_iter().flat_map(|mut shard| {
-            into::<Vec<Fields>>(shard.remove("nodes").expect("it has nodes"))
-        });
+        let shards: Vec<Fields> = into(self.value("CLUSTER SHARDS").await);
+        let nodes = shards
+            .into_iter()
+            .flat_map(|mut shard| into::<Vec<Fields>>(shard.remove("nodes").expect("nodes")));
         nodes
             .map(|mut node| {
                 let mut field = |name| node.remove(name).unwrap_or_else(|| panic!("no {name}"));
@@ -183,7 +68,7 @@ impl Client {
     }
 
     async fn nodes(&mut self) -> Announced {
-        in_lines(&into::<String>(self.ask("CLUSTER NODES").await))
+        in_lines(&into::<String>(self.value("CLUSTER NODES").await))
     }
 }
 
@@ -211,10 +96,10 @@ fn in_lines(text: &str) -> Announced {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_announced_address_is_a_front_that_leads_to_its_node() {
+async fn every_announced_address_is_a_proxy_of_its_node() {
     let cluster = RedisCluster::start(3, 1).await;
     let azure = before_cluster(&cluster).await;
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     assert_eq!(client.id().await, cluster.id(0));
     let announced = client.slots().await;
     assert_eq!(announced.len(), 6);
@@ -223,13 +108,13 @@ async fn every_announced_address_is_a_front_that_leads_to_its_node() {
         assert!(!cluster.addresses().contains(address), "{address}");
     }
     for protocol in ["2", "3"] {
-        client.ask(&format!("HELLO {protocol}")).await;
+        client.value(&format!("HELLO {protocol}")).await;
         assert_eq!(client.slots().await, announced);
         assert_eq!(client.shards().await, announced);
         assert_eq!(client.nodes().await, announced);
     }
     for (id, address) in &announced {
-        let mut node = Client::open(&azure, address).await;
+        let mut node = Client::authenticated(&azure, address).await;
         assert_eq!(node.id().await, *id);
         // Each node announces the same, for itself too.
         assert_eq!(node.slots().await, announced);
@@ -237,7 +122,7 @@ async fn every_announced_address_is_a_front_that_leads_to_its_node() {
     for command in ["REPLICAS", "SLAVES"] {
         let replicas: Vec<String> = into(
             client
-                .ask(&format!("CLUSTER {command} {}", cluster.id(0)))
+                .value(&format!("CLUSTER {command} {}", cluster.id(0)))
                 .await,
         );
         let replicas = in_lines(&replicas.join("\n"));
@@ -247,30 +132,30 @@ async fn every_announced_address_is_a_front_that_leads_to_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redirections_name_fronts_amid_other_replies() {
+async fn redirections_between_other_replies_name_proxies() {
     let cluster = RedisCluster::start(2, 0).await;
     let azure = before_cluster(&cluster).await;
-    // Slots 12182 and 866: the second node's and the first's.
+    // Slots 12182 and 866, of the second node and the first.
     let (foreign, own) = ("foo", "hello");
     assert_eq!(cluster.primary_of_key(foreign).await, Some(1));
     assert_eq!(cluster.primary_of_key(own).await, Some(0));
-    let mut client = Client::at_endpoint(&azure).await;
-    // Nothing has been announced yet: a redirection opens a front as well as a map.
+    let mut client = azure.authenticated().await;
+    // Nothing has been announced yet: a redirection opens a proxy as a map does.
     let value = "-MOVED 1 127.0.0.1:1 ".repeat(20_000);
     let set = format!(
         "*3\r\n$3\r\nSET\r\n$5\r\nhello\r\n${}\r\n{value}\r\n",
         value.len()
     );
-    client.expect(&set, "+OK\r\n").await;
+    client.ask(&set, "+OK\r\n").await;
     client.send("GET foo\r\n").await;
     let line = client.line().await;
-    let front = line
+    let proxy = line
         .strip_prefix("-MOVED 12182 ")
-        .expect("it is moved")
+        .expect("MOVED")
         .trim_end();
-    assert_ne!(front, cluster.address(1));
-    assert_eq!(client.slots().await[cluster.id(1)], front);
-    let moved = format!("-MOVED 12182 {front}\r\n");
+    assert_ne!(proxy, cluster.address(1));
+    assert_eq!(client.slots().await[cluster.id(1)], proxy);
+    let moved = format!("-MOVED 12182 {proxy}\r\n");
     let big = format!("${}\r\n{value}\r\n", value.len());
     let pipeline =
         "GET hello\r\nGET foo\r\nAUTH\r\nGET foo\r\nGET hello\r\nMULTI\r\nGET foo\r\nEXEC\r\n";
@@ -278,45 +163,45 @@ async fn redirections_name_fronts_amid_other_replies() {
         "{big}{moved}-ERR wrong number of arguments for 'auth' command\r\n{moved}{big}+OK\r\n{moved}\
         -EXECABORT Transaction discarded because of previous errors.\r\n"
     );
-    client.expect(pipeline, &expected).await;
-    // A slot on its way: a key that is not here may be there.
+    client.ask(pipeline, &expected).await;
+    // A slot that migrates: a key that is absent here may be there.
     let slot = cluster.slot_of("absent{hello}").await.to_string();
     for (node, way, other) in [(1, "IMPORTING", 0), (0, "MIGRATING", 1)] {
         let mut set = redis::cmd("CLUSTER");
         set.arg(&["SETSLOT", &slot, way, cluster.id(other)]);
         let mut admin = cluster.admin(node).await;
-        set.query_async::<()>(&mut admin).await.expect("it may");
+        set.query_async::<()>(&mut admin).await.expect("accepted");
     }
-    let ask = format!("-ASK {slot} {front}\r\n");
+    let ask = format!("-ASK {slot} {proxy}\r\n");
     client
-        .expect("GET absent{hello}\r\nGET hello\r\n", &format!("{ask}{big}"))
+        .ask("GET absent{hello}\r\nGET hello\r\n", &format!("{ask}{big}"))
         .await;
-    let mut other = Client::open(&azure, front).await;
+    let mut other = Client::authenticated(&azure, proxy).await;
     other
-        .expect("ASKING\r\nGET absent{hello}\r\n", "+OK\r\n$-1\r\n")
+        .ask("ASKING\r\nGET absent{hello}\r\n", "+OK\r\n$-1\r\n")
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_added_at_run_time_gets_a_front_and_slots_move_to_it() {
+async fn a_node_added_later_gets_a_proxy_and_slots_move_to_it() {
     let mut cluster = RedisCluster::start(2, 0).await;
     let azure = before_cluster(&cluster).await;
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     let before = client.slots().await;
-    client.expect("SET hello there\r\n", "+OK\r\n").await;
+    client.ask("SET hello there\r\n", "+OK\r\n").await;
     let added = cluster.add_primary().await;
     let announced = client.nodes().await;
     assert_eq!((before.len(), announced.len()), (2, 3));
     assert!(before.iter().all(|(id, address)| announced[id] == *address));
-    let front = &announced[cluster.id(added)];
-    let mut node = Client::open(&azure, front).await;
+    let proxy = &announced[cluster.id(added)];
+    let mut node = Client::authenticated(&azure, proxy).await;
     assert_eq!(node.id().await, cluster.id(added));
     let slot = cluster.slot_of("hello").await;
     cluster.reshard(0, added, slot..=slot + 2).await;
     assert_eq!(cluster.primary_of(slot).await, Some(added));
-    node.expect("GET hello\r\n", "$5\r\nthere\r\n").await;
+    node.ask("GET hello\r\n", "$5\r\nthere\r\n").await;
     client
-        .expect("GET hello\r\n", &format!("-MOVED {slot} {front}\r\n"))
+        .ask("GET hello\r\n", &format!("-MOVED {slot} {proxy}\r\n"))
         .await;
 }
 
@@ -334,10 +219,10 @@ impl Follower<'_> {
         let (mut node, mut asking) = (self.at.clone(), "");
         loop {
             if !self.clients.contains_key(&node) {
-                let client = Client::open(self.azure, &node).await;
+                let client = Client::authenticated(self.azure, &node).await;
                 self.clients.insert(node.clone(), client);
             }
-            let client = self.clients.get_mut(&node).expect("it was opened");
+            let client = self.clients.get_mut(&node).expect("opened above");
             client.send(&format!("{asking}{command}\r\n")).await;
             if !asking.is_empty() {
                 assert_eq!(client.line().await, "+OK");
@@ -385,75 +270,72 @@ async fn slots_move_under_load_and_no_key_is_lost() {
         }
     };
     tokio::join!(moves, load);
-    // The endpoint, which leads to the first node, and a front for each.
+    // The endpoint, before the first node, and a proxy for each.
     assert!(follower.clients.len() <= 3);
     assert!(follower.asked > 0, "no key was asked for in {round} rounds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_refuses_and_the_endpoint_lives_on() {
+async fn a_dead_node_resets_connections_and_the_endpoint_stays_up() {
     let mut cluster = RedisCluster::start(3, 1).await;
     let azure = before_cluster(&cluster).await;
-    let announced = Client::at_endpoint(&azure).await.slots().await;
-    let front = &announced[cluster.id(0)];
-    let mut open = Client::open(&azure, front).await;
+    let announced = azure.authenticated().await.slots().await;
+    let proxy = &announced[cluster.id(0)];
+    let mut open = Client::authenticated(&azure, proxy).await;
     cluster.kill(0);
     let mut rest = Vec::new();
     let closed = timeout(LIMIT, open.stream.read_to_end(&mut rest)).await;
     closed
-        .expect("the open connection ends")
-        .expect("with TLS' farewell");
+        .expect("the connection is closed")
+        .expect("with close_notify");
     // Before the TLS handshake begins.
-    let dial = async { TcpStream::connect(front).await?.read_u8().await };
-    let met = timeout(LIMIT, dial).await.expect("in time");
+    let dial = async { TcpStream::connect(proxy).await?.read_u8().await };
+    let refused = timeout(LIMIT, dial).await.expect("in time");
     assert_eq!(
-        met.expect_err("it is dead").kind(),
+        refused.expect_err("a dead node").kind(),
         ErrorKind::ConnectionReset
     );
     // The endpoint's own server was that node.
-    let mut client = Client::at_endpoint(&azure).await;
+    let mut client = azure.authenticated().await;
     assert_ne!(client.id().await, cluster.id(0));
-    let master = cluster.wait_for_failover(0, 0).await;
-    assert_eq!(master, 3);
-    let slots: Vec<Vec<Value>> = into(client.ask("CLUSTER SLOTS").await);
+    let primary = cluster.wait_for_failover(0, 0).await;
+    assert_eq!(primary, 3);
+    let slots: Vec<Vec<Value>> = into(client.value("CLUSTER SLOTS").await);
     let first = slots.into_iter().find(|range| range[0] == Value::Int(0));
-    let node: Vec<Value> = into(first.expect("slot 0 is served").swap_remove(2));
-    let front_of_master = &announced[cluster.id(3)];
+    let node: Vec<Value> = into(first.expect("slot 0 is covered").swap_remove(2));
+    let proxy_of_primary = &announced[cluster.id(3)];
     assert_eq!(
         address(&into::<String>(node[0].clone()), into(node[1].clone())),
-        *front_of_master
+        *proxy_of_primary
     );
     cluster.restart(0).await;
     assert!(!cluster.is_primary(0).await);
-    let mut again = Client::open(&azure, front).await;
+    let mut again = Client::authenticated(&azure, proxy).await;
     assert_eq!(again.id().await, cluster.id(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_guarded_as_the_endpoint_is() {
+async fn a_node_requires_authentication_as_the_endpoint_does() {
     let cluster = RedisCluster::start(1, 0).await;
     let azure = before(cluster.address(0), Duration::from_secs(2)).await;
-    let announced = Client::at_endpoint(&azure).await.slots().await;
-    let front = &announced[cluster.id(0)];
-    let stream = connect(&azure, front, "localhost").await;
-    let mut stranger = Client {
-        stream: stream.expect("it accepts"),
-    };
-    stranger
-        .expect("CLUSTER SLOTS\r\n", "-NOAUTH Authentication required.\r\n")
+    let announced = azure.authenticated().await.slots().await;
+    let proxy = &announced[cluster.id(0)];
+    let mut unauthenticated = Client::open(&azure, proxy).await;
+    unauthenticated
+        .ask("CLUSTER SLOTS\r\n", "-NOAUTH Authentication required.\r\n")
         .await;
-    let mut ends = Client::open(&azure, front).await;
+    let mut expiring = Client::authenticated(&azure, proxy).await;
     let mut rest = String::new();
-    let closed = timeout(LIMIT, ends.stream.read_to_string(&mut rest)).await;
+    let closed = timeout(LIMIT, expiring.stream.read_to_string(&mut rest)).await;
     closed
-        .expect("it ends with its token")
-        .expect("with TLS' farewell");
+        .expect("closed when its token expires")
+        .expect("with close_notify");
     assert!(azure.controls.counts().connections_expired > 0);
     azure.controls.disconnect_all();
-    let closed = timeout(LIMIT, stranger.stream.read_to_string(&mut rest)).await;
+    let closed = timeout(LIMIT, unauthenticated.stream.read_to_string(&mut rest)).await;
     closed
         .expect("within the limit")
-        .expect("with TLS' farewell");
+        .expect("with close_notify");
 }
 
 #[tokio::test]
@@ -462,13 +344,13 @@ async fn the_certificate_has_the_endpoints_name_and_no_address() {
     let endpoint = azure.variable("REDIS_ENDPOINT");
     connect(&azure, endpoint, "localhost")
         .await
-        .expect("it is its name");
+        .expect("the endpoint's name");
     for address in ["127.0.0.1", "::1"] {
         let refused = connect(&azure, endpoint, address).await;
-        let error = refused.expect_err("it is no name").to_string();
+        let error = refused.expect_err("an address").to_string();
         assert!(error.contains("not valid for"), "{error}");
     }
-    // Managed identities' clients are the only ones that are given an address, but others may use one.
+    // Only the managed identity endpoint is announced by an address, but clients of the others may use one.
     let authority = azure.variable("AZURE_AUTHORITY_HOST");
     let authority = authority
         .trim_start_matches("https://")
@@ -476,19 +358,19 @@ async fn the_certificate_has_the_endpoints_name_and_no_address() {
     for name in ["localhost", "127.0.0.1"] {
         connect(&azure, authority, name)
             .await
-            .expect("both are good");
+            .expect("both are valid");
     }
-    // Where the endpoint handed out is an address, it must be good for it.
+    // If the endpoint is an address, the certificate must be valid for it.
     let azure = Azure::start(Options {
         host: [127, 0, 0, 2].into(),
         ..Options::default()
     })
     .await;
     let endpoint = azure.variable("REDIS_ENDPOINT");
-    let (host, _) = endpoint.rsplit_once(':').expect("it has a port");
+    let (host, _) = endpoint.rsplit_once(':').expect("a port");
     connect(&azure, endpoint, host)
         .await
-        .expect("it is its name");
+        .expect("the endpoint's name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -501,18 +383,14 @@ async fn enterprise_cluster_hides_its_shards() {
             ..Options::default()
         })
         .await;
-        let mut client = Client::at_endpoint(&azure).await;
+        let mut client = azure.authenticated().await;
         for subcommand in ["INFO", "HELP", "KEYSLOT key", "NODES", "slots"] {
             client
-                .expect(
+                .ask(
                     &format!("cluster {subcommand}\r\nPING\r\n"),
                     "-ERR command is not allowed\r\n+PONG\r\n",
                 )
                 .await;
         }
     }
-    let arguments = ["dev", "--clustering-policy", "EnterpriseCluster"];
-    let service = Service::start(&arguments, [("", ""); 0]).await;
-    service.ready().await;
-    assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }

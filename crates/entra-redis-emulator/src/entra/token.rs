@@ -1,9 +1,11 @@
-//! Tokens: who is signed in, and until when.
+//! Access tokens, issued and checked.
 //!
-//! `entra` has tokens issued here, `files` an assertion signed, `front` has sign-ins checked. One signing key is made per
-//! start and never leaves this file; every token is new (its `uti` is random), looks like one of Entra ID's version 1
-//! tokens and is as long as one. Only the algorithm differs: ES256 for Entra ID's RS256, since ring makes no RSA keys.
-//! Which request deserves a token is not decided here.
+//! Every token is new (its `uti` is random), looks like a version 1 token of Entra ID and is as long as one. Only the
+//! algorithm differs: ES256 for Entra ID's RS256, because ring makes no RSA keys.
+//!
+//! # Invariants
+//!
+//! - One signing key is made for each start, and it never leaves this file.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,63 +20,63 @@ use serde_json::{Value, json};
 
 use super::jwt::{Claims, Jwt};
 
-/// The audience of a token for Redis, and the resource to ask it for.
-pub(super) const REDIS_RESOURCE: &str = "https://redis.azure.com";
+/// The audience of a token for Redis, which is also the resource of the request.
+pub(crate) const REDIS_RESOURCE: &str = "https://redis.azure.com";
 
 /// Redis as an application in Entra ID: the same resource by its id.
-pub(super) const REDIS_APPLICATION: &str = "acca5fbb-b7e4-4009-81f1-37e38fd66d78";
+pub(crate) const REDIS_APPLICATION: &str = "acca5fbb-b7e4-4009-81f1-37e38fd66d78";
 
 /// The audience of an assertion to be exchanged for a token.
-pub(super) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+pub(crate) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
 /// Entra ID dates tokens back by five minutes, for a resource whose clock is behind.
 const BACKDATE_S: u64 = 300;
 
-/// Bytes of the padding claim: brings a token to the 1.2–1.6 KB that real ones have.
+/// Bytes of the padding claim, which gives a token the 1.2–1.6 KB of a real one.
 const PADDING: usize = 120;
 
-/// Why a signed text is refused.
+/// A reason for rejecting a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("it is not a signed JWT")]
+pub(crate) enum Refusal {
+    #[error("not a signed JWT")]
     Malformed,
-    #[error("its signature is not the emulator's")]
+    #[error("not signed by the emulator")]
     Signature,
-    #[error("its audience is another")]
+    #[error("wrong audience")]
     Audience,
-    #[error("it is not valid yet or no more")]
+    #[error("expired or not valid yet")]
     Time,
-    #[error("its object id is not the user name")]
+    #[error("the object id is not the user name")]
     User,
 }
 
 /// One identity of the emulated tenant.
 #[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) client_id: String,
-    pub(super) object_id: String,
-    pub(super) resource_id: String,
+pub(crate) struct Identity {
+    pub(crate) client_id: String,
+    pub(crate) object_id: String,
+    pub(crate) resource_id: String,
 }
 
-/// An access token with what the answers around it say; deliberately without `Debug`.
+/// An access token and its times; without `Debug`, because it is a credential.
 #[derive(Clone)]
-pub(super) struct Issued {
-    pub(super) text: String,
-    pub(super) not_before: u64,
-    pub(super) expires_at: u64,
+pub(crate) struct Issued {
+    pub(crate) text: String,
+    pub(crate) not_before: u64,
+    pub(crate) expires_at: u64,
 }
 
-/// The signing key of one start, and the tenant it signs for.
-pub(super) struct Signer {
+/// The signing key of one start, and its tenant.
+pub(crate) struct Signer {
     key: EcdsaKeyPair,
     key_id: String,
     random: SystemRandom,
-    pub(super) tenant: String,
+    pub(crate) tenant: String,
 }
 
 impl Signer {
     /// Makes a key and a tenant.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .expect("the system has random numbers");
@@ -93,7 +95,7 @@ impl Signer {
     }
 
     /// Makes an identity called `name`.
-    pub(super) fn identity(&self, name: &str) -> Identity {
+    pub(crate) fn identity(&self, name: &str) -> Identity {
         let subscription = guid(&self.random);
         Identity {
             client_id: guid(&self.random),
@@ -104,13 +106,13 @@ impl Signer {
         }
     }
 
-    /// Makes a secret that is good for this start.
-    pub(super) fn secret(&self) -> String {
+    /// Makes a secret, valid for this start.
+    pub(crate) fn secret(&self) -> String {
         self.random_text(30)
     }
 
     /// Issues an access token for Redis to `identity`.
-    pub(super) fn issue(&self, identity: &Identity, now: u64, lifetime: Duration) -> Issued {
+    pub(crate) fn issue(&self, identity: &Identity, now: u64, lifetime: Duration) -> Issued {
         let not_before = now.saturating_sub(BACKDATE_S);
         let expires_at = now.saturating_add(lifetime.as_secs().max(1));
         let text = self.sign(&json!({
@@ -143,7 +145,7 @@ impl Signer {
     }
 
     /// Signs claims as a JWT.
-    pub(super) fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({"typ": "JWT", "alg": "ES256", "kid": self.key_id});
         let mut text = BASE64URL.encode(header.to_string());
         text.push('.');
@@ -157,7 +159,7 @@ impl Signer {
         text
     }
 
-    /// Reads the claims of a text this key signed; says nothing of their times and audience.
+    /// Returns the claims of a text signed with this key. Times and audience are not checked.
     fn verify(&self, text: &[u8]) -> Result<Claims, Refusal> {
         let jwt = Jwt::parse(text).ok_or(Refusal::Malformed)?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
@@ -166,13 +168,8 @@ impl Signer {
         Ok(jwt.claims)
     }
 
-    /// Checks a sign-in as Azure does; answers when the token ends, in seconds since the epoch.
-    pub(super) fn check_sign_in(
-        &self,
-        user: &[u8],
-        token: &[u8],
-        now: u64,
-    ) -> Result<u64, Refusal> {
+    /// Checks the user name and token of an `AUTH` as Azure does. Returns the token's expiry, in seconds since the epoch.
+    pub(crate) fn authenticate(&self, user: &[u8], token: &[u8], now: u64) -> Result<u64, Refusal> {
         let claims = self.verify(token)?;
         if claims.aud != REDIS_RESOURCE {
             return Err(Refusal::Audience);
@@ -186,17 +183,18 @@ impl Signer {
         Ok(claims.exp)
     }
 
-    /// Checks that a token was issued at least this long ago, by the second.
-    pub(super) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
+    /// Checks that a token was issued at least this long ago, in whole seconds.
+    pub(crate) fn check_age(&self, token: &[u8], least: Duration) -> Result<(), Refusal> {
         let issued = self.verify(token)?.nbf + BACKDATE_S;
-        match issued + least.as_secs() <= now() {
-            true => Ok(()),
-            false => Err(Refusal::Time),
+        if issued + least.as_secs() <= now() {
+            Ok(())
+        } else {
+            Err(Refusal::Time)
         }
     }
 
-    /// The public key as a JSON Web Key Set.
-    pub(super) fn key_set(&self) -> Value {
+    /// Returns the public key as a JSON Web Key Set.
+    pub(crate) fn key_set(&self) -> Value {
         // An uncompressed point: one byte 4, then the two coordinates of 32 bytes.
         let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
         json!({"keys": [{
@@ -205,8 +203,8 @@ impl Signer {
         }]})
     }
 
-    /// A fresh GUID, for a trace or a correlation.
-    pub(super) fn guid(&self) -> String {
+    /// Returns a new GUID, for a trace or a correlation.
+    pub(crate) fn guid(&self) -> String {
         guid(&self.random)
     }
 
@@ -217,8 +215,8 @@ impl Signer {
     }
 }
 
-/// The wall clock, in whole seconds since the epoch, as tokens have it.
-pub(super) fn now() -> u64 {
+/// Returns the wall clock's time in whole seconds since the epoch, as in tokens.
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -256,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_signs_its_owner_in_until_it_ends() {
+    fn a_token_authenticates_its_owner_until_it_expires() {
         let (signer, identity, token) = issued();
         let check =
-            |now| signer.check_sign_in(identity.object_id.as_bytes(), token.text.as_bytes(), now);
+            |now| signer.authenticate(identity.object_id.as_bytes(), token.text.as_bytes(), now);
         assert_eq!(check(NOW), Ok(NOW + 60));
         assert_eq!(check(NOW + 59), Ok(NOW + 60));
         assert_eq!(check(NOW + 60), Err(Refusal::Time));
@@ -268,13 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn another_user_or_audience_is_refused() {
+    fn another_user_or_audience_is_rejected() {
         let (signer, identity, token) = issued();
         let check =
-            |user: &str, text: &str| signer.check_sign_in(user.as_bytes(), text.as_bytes(), NOW);
+            |user: &str, text: &str| signer.authenticate(user.as_bytes(), text.as_bytes(), NOW);
         assert_eq!(check(&identity.client_id, &token.text), Err(Refusal::User));
         assert_eq!(check("default", &token.text), Err(Refusal::User));
-        let mut claims = signer.verify(token.text.as_bytes()).expect("it is ours");
+        let mut claims = signer
+            .verify(token.text.as_bytes())
+            .expect("signed by this key");
         claims.aud = "https://management.azure.com".into();
         let other = signer.sign(&serde_json::to_value(&claims).expect("claims are JSON"));
         assert_eq!(check(&identity.object_id, &other), Err(Refusal::Audience));
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn no_changed_token_is_accepted() {
         let (signer, identity, token) = issued();
-        let check = |text: &[u8]| signer.check_sign_in(identity.object_id.as_bytes(), text, NOW);
+        let check = |text: &[u8]| signer.authenticate(identity.object_id.as_bytes(), text, NOW);
         for position in 0..token.text.len() {
             let mut text = token.text.clone().into_bytes();
             text[position] = if text[position] == b'A' { b'B' } else { b'A' };

@@ -1,7 +1,6 @@
-//! Workload identity from a cluster of one's own: its issuer, its keys, its assertions.
+//! Workload identity of a Kubernetes cluster: its issuer, keys and assertions.
 
 use std::{
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,13 +9,10 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use entra_redis_service::emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
+use entra_redis_emulator::{Emulator, Error, FederatedCredential, KeySource, Options};
 use serde_json::{Value, json};
 
-use super::{
-    changed, exchange, now,
-    signing::{Certificate, Key},
-};
+use crate::signing::{Certificate, Key, changed, exchange, now};
 use crate::support::{Azure, eventually};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -43,12 +39,12 @@ fn trust(keys: KeySource) -> Options {
 }
 
 #[tokio::test]
-async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
+async fn valid_assertions_are_exchanged_and_others_get_the_error_of_entra_id() {
     let (rsa, ec) = (Certificate::make().key, Key::p256());
-    let directory = tempfile::tempdir().expect("there is room");
+    let directory = tempfile::tempdir().expect("free space");
     let file = directory.path().join("keys.json");
     let keys = json!({"keys": [rsa.jwk("rsa"), ec.jwk("ec"), {"kty": "OKP", "kid": "other"}]});
-    std::fs::write(&file, keys.to_string()).expect("there is room");
+    std::fs::write(&file, keys.to_string()).expect("free space");
     let azure = Azure::start(trust(KeySource::File(file))).await;
     let printed = |name: &str| azure.variables.iter().any(|(known, _)| *known == name);
     assert!(
@@ -62,7 +58,7 @@ async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
     );
     let right = |changes: Value| rsa.sign(&rs256, &changed(cluster_claims(), &changes));
     let mut forged = right(json!({}));
-    let ending = forged.rfind('.').expect("it has three parts") + 1;
+    let ending = forged.rfind('.').expect("three parts") + 1;
     forged.replace_range(
         ending..=ending,
         if &forged[ending..=ending] == "A" {
@@ -105,7 +101,7 @@ async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
             700027,
             rsa.sign(&json!({"alg": "RS256"}), &cluster_claims()),
         ),
-        // Algorithm and key do not belong together.
+        // The algorithm does not match the key.
         (
             700027,
             rsa.sign(&json!({"alg": "PS256", "kid": "rsa"}), &cluster_claims()),
@@ -122,26 +118,26 @@ async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
         (50027, right(json!({"exp": null}))),
     ];
     for (index, (code, assertion)) in cases.into_iter().enumerate() {
-        let (met, text) = exchange(&azure, &assertion).await;
-        assert_eq!(met, code, "case {index}: {text}");
+        let (actual, text) = exchange(&azure, &assertion).await;
+        assert_eq!(actual, code, "case {index}: {text}");
     }
-    // Without a key of ours there is no way in, not even for what the emulator once wrote for itself.
+    // Only the issuer's keys count, not the emulator's own.
     let own = Azure::with_lifetime(60).await;
     let file = own.variable("AZURE_FEDERATED_TOKEN_FILE");
-    let assertion = std::fs::read_to_string(file).expect("it is there");
+    let assertion = std::fs::read_to_string(file).expect("the emulator wrote it");
     assert_eq!(exchange(&own, &assertion).await.0, 0);
     assert_eq!(exchange(&azure, &assertion).await.0, 700211);
 }
 
 #[tokio::test]
-async fn rotated_keys_are_read_again_but_not_for_every_assertion() {
-    // What the cluster publishes; nothing while it is out of order.
+async fn rotated_keys_are_read_again_at_a_limited_rate() {
+    // The keys that the cluster publishes; `None` while it is out of order.
     let published: Arc<Mutex<Option<Value>>> = Arc::default();
     let asked = Arc::new(AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
-        .expect("a port is free");
-    let address = listener.local_addr().expect("it is bound");
+        .expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
     let answer = {
         let (published, asked) = (Arc::clone(&published), Arc::clone(&asked));
         move || async move {
@@ -161,7 +157,7 @@ async fn rotated_keys_are_read_again_but_not_for_every_assertion() {
     assert_eq!(
         asked.load(Relaxed),
         0,
-        "nothing is asked before an assertion comes"
+        "no request before the first assertion"
     );
 
     let keys = [Key::p256(), Certificate::make().key];
@@ -202,30 +198,10 @@ async fn rotated_keys_are_read_again_but_not_for_every_assertion() {
 }
 
 #[tokio::test]
-async fn a_missing_file_of_keys_shows_at_the_start() {
+async fn a_missing_file_of_keys_is_an_error_of_bind() {
     let missing = trust(KeySource::File("/missing".into()));
     assert!(matches!(
         Emulator::bind(missing).await,
         Err(Error::KeyFile { .. })
     ));
-}
-
-#[test]
-fn the_parts_of_a_federated_credential_are_given_together() {
-    let program = env!("CARGO_BIN_EXE_entra-redis");
-    for command in ["dev", "emulate"] {
-        let refused = Command::new(program)
-            .args([
-                command,
-                "--federated-issuer",
-                ISSUER,
-                "--federated-keys",
-                "keys.json",
-            ])
-            .output()
-            .expect("it starts");
-        assert_eq!(refused.status.code(), Some(64));
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(said.contains("--federated-subject"), "{said}");
-    }
 }

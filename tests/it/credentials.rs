@@ -273,7 +273,7 @@ async fn refusals_say_what_to_do() {
             "IDENTITY_HEADER",
         ),
     ];
-    for (credential, name, value, mend) in cases {
+    for (credential, name, value, fix) in cases {
         let mut environment = azure.environment(credential);
         environment.push((name.to_owned(), value.to_owned()));
         let mut service = Service::start(&[], environment).await;
@@ -282,7 +282,7 @@ async fn refusals_say_what_to_do() {
             .await;
         let error = failed["error"].as_str().expect("a text");
         assert!(
-            error.contains(mend),
+            error.contains(fix),
             "{credential} with a wrong {name}: {error}"
         );
         assert!(

@@ -88,15 +88,15 @@ impl Surface {
             max_shrink_time: 60_000,
             ..ProptestConfig::default()
         };
-        let met =
+        let outcome =
             TestRunner::new(config).run(&(inputs, select(self.ports.to_vec())), |(input, port)| {
                 self.runtime.block_on(async {
-                    let met = timeout(LIMIT, meet(port, input)).await;
-                    met.unwrap_or_else(|_| Err(TestCaseError::fail("it does not end")))
+                    let outcome = timeout(LIMIT, meet(port, input)).await;
+                    outcome.unwrap_or_else(|_| Err(TestCaseError::fail("it does not end")))
                 })
             });
         let log = self.service.log();
-        if let Err(error) = met {
+        if let Err(error) = outcome {
             let end: Vec<_> = log.lines().rev().take(5).collect();
             panic!("{error}\nend of the log:\n{}", end.join("\n"));
         }

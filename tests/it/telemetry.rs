@@ -139,8 +139,8 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
             ("server.port", Some(port)),
             ("error.type", None),
         ] {
-            let met = attribute(&set.attributes, name);
-            assert_eq!(met.as_deref(), value, "{name} in {set:?}");
+            let found = attribute(&set.attributes, name);
+            assert_eq!(found.as_deref(), value, "{name} in {set:?}");
         }
         let sign_in = &got.named("AUTH")[0];
         assert_eq!(sign_in.kind(), SpanKind::Client);

@@ -163,10 +163,10 @@ async fn an_answer_that_is_late_is_asked_for_again() {
                 };
                 let down = async {
                     let mut buffer = [0; 4096];
-                    let mut held = false;
+                    let mut delayed = false;
                     while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-                        if hold && !held && *was_asked.borrow_and_update() {
-                            held = true;
+                        if hold && !delayed && *was_asked.borrow_and_update() {
+                            delayed = true;
                             sleep(Duration::from_millis(700)).await;
                         }
                         if to_client.write_all(&buffer[..count]).await.is_err() {

@@ -86,8 +86,8 @@ async fn a_certificate_authenticates_in_either_form_and_in_no_mixture() {
         (700211, signed(json!({"iss": "other"}))),
     ];
     for (index, (code, assertion)) in cases.into_iter().enumerate() {
-        let (met, text) = exchange(&azure, &assertion).await;
-        assert_eq!(met, code, "case {index}: {text}");
+        let (found, text) = exchange(&azure, &assertion).await;
+        assert_eq!(found, code, "case {index}: {text}");
     }
     let header = json!({"alg": "PS256", "x5t#S256": other.thumbprint(sha256)});
     let (_, text) = exchange(&azure, &sign(&header)).await;

@@ -122,8 +122,8 @@ async fn a_clusters_assertions_are_exchanged_and_wrong_ones_are_named() {
         (50027, right(json!({"exp": null}))),
     ];
     for (index, (code, assertion)) in cases.into_iter().enumerate() {
-        let (met, text) = exchange(&azure, &assertion).await;
-        assert_eq!(met, code, "case {index}: {text}");
+        let (found, text) = exchange(&azure, &assertion).await;
+        assert_eq!(found, code, "case {index}: {text}");
     }
     // Without a key of ours there is no way in, not even for what the emulator once wrote for itself.
     let own = Azure::with_lifetime(60).await;
@@ -225,7 +225,7 @@ fn the_parts_of_a_federated_credential_are_given_together() {
             .output()
             .expect("it starts");
         assert_eq!(refused.status.code(), Some(64));
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(said.contains("--federated-subject"), "{said}");
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(error.contains("--federated-subject"), "{error}");
     }
 }

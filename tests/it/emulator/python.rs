@@ -40,9 +40,9 @@ fn python() -> PathBuf {
 fn run(command: &mut Command, needed: &str) {
     let done = command.output();
     let done = done.unwrap_or_else(|error| panic!("{needed}: {error}"));
-    let said = [done.stdout, done.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(done.status.success(), "{needed}: {said}");
+    let output = [done.stdout, done.stderr].concat();
+    let output = String::from_utf8_lossy(&output);
+    assert!(done.status.success(), "{needed}: {output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,8 +35,8 @@ impl Certificate {
             .current_dir(&directory)
             .output()
             .expect("this test needs the openssl command line");
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "openssl makes no key: {said}");
+        let error = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "openssl makes no key: {error}");
         let document = PrivatePkcs8KeyDer::from_pem_file(directory.path().join("key.pem"));
         let document = document.expect("openssl writes PKCS #8");
         let key = RsaKeyPair::from_pkcs8(document.secret_pkcs8_der()).expect("it is RSA");

@@ -59,7 +59,7 @@ impl TokenSource for Identity {
     }
 }
 
-/// A pool for what the emulator stands before.
+/// A pool behind the emulator.
 fn pool(azure: &Azure) -> Pool {
     let endpoint = azure
         .variable("REDIS_ENDPOINT")

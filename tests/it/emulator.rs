@@ -31,7 +31,7 @@ fn now() -> u64 {
     now.expect("it is past 1970").as_secs()
 }
 
-/// Exchanges an assertion; answers the AADSTS code, 0 for a token, and the error's description.
+/// Exchanges an assertion; returns the AADSTS code, 0 for a token, and the error's description.
 async fn exchange(azure: &Azure, assertion: &str) -> (u64, String) {
     let authority = std::fs::read(azure.variable("REDIS_CA_FILE")).expect("it is there");
     let client = client_trusting(&authority).build();

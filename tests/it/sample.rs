@@ -1,4 +1,4 @@
-//! `GET /sample`, its twin routes, and what every answer carries.
+//! `GET /sample`, its alternative spellings, and the headers of every response.
 
 use serde_json::{Value, json};
 

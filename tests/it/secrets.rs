@@ -1,6 +1,6 @@
 //! No token, key or assertion in anything that leaves the process, at any level, in any spelling.
 //!
-//! Every command is run with secrets in its environment, every endpoint is asked, and what is exported is read: a secret
+//! Every command is run with secrets in its environment, every endpoint is requested, and every export is read: a secret
 //! may travel to where it authenticates and nowhere else.
 
 use std::{fmt::Write, process::Output, time::Duration};
@@ -109,7 +109,7 @@ fn spellings(secret: &str) -> Vec<String> {
     for engine in [STANDARD, URL_SAFE] {
         for before in 0..3 {
             let text = engine.encode([&vec![0; before], bytes].concat());
-            // Characters that have bits of what stands before and behind say nothing.
+            // Characters that share bits with the bytes before and behind are left out.
             let whole = (before + bytes.len()) / 3 * 4;
             found.push(text[(before * 8).div_ceil(6)..whole].to_owned());
         }
@@ -264,7 +264,7 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
         metric(&metrics, "redis_auth_total", &["reauth", "success"]) >= 2.0
     })
     .await;
-    // Failures have texts of their own: bad answers, refused requests, refused sign-ins.
+    // Failures have texts of their own: bad answers, refused requests, refused authentications.
     let failed = |service: &Service| service.log().matches("getting a token failed").count();
     for fault in [
         EntraFault::Garbage,

@@ -133,7 +133,7 @@ async fn nothing_is_lost_while_faults_come_at_random() {
     );
 }
 
-/// One disturbance, from its beginning until all was well again.
+/// One disturbance, from its beginning until the service was back to normal.
 struct Entry {
     disturbance: Disturbance,
     began: Instant,
@@ -309,7 +309,7 @@ fn tenth(samples: &[Sample], number: usize, what: fn(&Sample) -> f64) -> f64 {
     part.iter().map(what).sum::<f64>() / count
 }
 
-/// A service where all is well.
+/// A service that is back to normal.
 struct Settled {
     /// The time until it answered, and until everything was normal.
     resumed: Duration,

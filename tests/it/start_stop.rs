@@ -19,7 +19,7 @@ async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
     load.server_may_end();
     service.signal("-TERM");
     let signalled = Instant::now();
-    // Not ready at once, while requests go on being answered.
+    // Not ready immediately, while requests are still answered.
     eventually("not ready", async || service.readiness().await.0 == 503).await;
     let (_, report) = service.readiness().await;
     assert_eq!(
@@ -265,7 +265,7 @@ async fn service_resumes_soon_after_entra_stopped_hanging() {
     );
 }
 
-/// Access rules may leave out PING; Redis answers all the same.
+/// Access rules may leave out PING; the refusal is an answer.
 #[tokio::test]
 async fn a_user_who_may_not_ping_is_ready() {
     let redis = RedisServer::start().await;

@@ -403,7 +403,7 @@ async fn log_records_carry_their_trace_and_nothing_of_the_exporters() {
         let status = attribute(&access.attributes, "http.response.status_code");
         assert_eq!(status.as_deref(), Some("200"));
 
-        // Whatever is logged, spans for traces do not stand before those of log lines.
+        // At any log level, spans for traces do not hide those of log lines.
         let log = service.log();
         let events = log
             .lines()

@@ -22,7 +22,7 @@ fn command(text: &str) -> redis::Cmd {
     command
 }
 
-/// Forms of commands whose key is not simply their first argument, and some whose it is; `k` and `{k}2` stand for keys.
+/// Commands whose key is not simply their first argument, and some whose it is; `k` and `{k}2` are the keys.
 const FORMS: &[&str] = &[
     "APPEND k v",
     "BITFIELD k GET u8 0",

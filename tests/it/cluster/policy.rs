@@ -125,7 +125,7 @@ async fn a_cluster_without_slots_is_waited_for() {
         found(&pool).await,
         "OSSCluster, because CLUSTER SLOTS named 1 master"
     );
-    // Redis takes a moment to call its cluster well.
+    // Redis takes a moment to report `cluster_state:ok`.
     eventually("it is served", async || {
         pool.query::<Option<String>>(redis::cmd("GET").arg("key"))
             .await
@@ -134,7 +134,7 @@ async fn a_cluster_without_slots_is_waited_for() {
     .await;
 }
 
-/// No answer decides nothing: the question is asked again.
+/// A missing reply decides nothing: the command is sent again.
 #[tokio::test]
 async fn an_answer_that_is_late_is_asked_for_again() {
     let cluster = RedisCluster::start(1, 0).await;

@@ -104,7 +104,7 @@ impl Client {
         self.stream.flush().await.expect("it is open");
     }
 
-    /// Sends inline commands; their answers must be these.
+    /// Sends inline commands; their replies must be these.
     async fn expect(&mut self, commands: &str, expected: &str) {
         self.send(commands).await;
         let mut answer = vec![0; expected.len()];

@@ -10,7 +10,7 @@ use entra_redis::emulator::Options;
 use super::signing::Certificate;
 use crate::support::{Azure, repository};
 
-/// Renewed by hand: a test must not change its mind overnight.
+/// Renewed by hand: a test must not change its result overnight.
 const PACKAGE: &str = "azure-identity==1.27.0";
 
 /// The interpreter that has the package.

@@ -1,4 +1,4 @@
-//! Faults of Redis itself: gone, full, out of memory, not to be written to, slow, or of another mind about who may come in.
+//! Faults of Redis itself: gone, full, out of memory, read-only, slow, or with authentication changed.
 
 use std::{
     sync::Arc,
@@ -112,7 +112,7 @@ impl TokenSource for Somebody {
     }
 }
 
-/// Azure drops every connection then, theirs as well: what may run twice does not notice, the rest runs once or not at all.
+/// Azure then drops every connection, theirs as well: idempotent commands succeed, the others run once or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn disabled_access_keys_cost_token_users_nothing() {
     let certificates = Certificates::for_name("localhost");

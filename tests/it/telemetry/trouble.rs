@@ -1,4 +1,4 @@
-//! A collector that is away, or that never answers: requests are unharmed, what is lost is counted, the end comes.
+//! A collector that is away, or that never answers: requests are unharmed, losses are counted, the service exits.
 
 use std::time::{Duration, Instant};
 

@@ -184,6 +184,11 @@ async fn the_same_metrics_leave_by_otlp_under_opentelemetrys_names() {
         )
         .await;
         service.ready().await;
+        // One that opened after the scrape would be in the export alone.
+        eventually("both connections are open", async || {
+            service.metric("redis_connections_opened_total", &[]).await == 2.0
+        })
+        .await;
         for _ in 0..7 {
             service.text("/sample").await;
         }

@@ -336,7 +336,7 @@ impl Listener {
         Self { task, stop }
     }
 
-    /// Accepts no more connections and waits for open requests; returns whether they ended within `limit`.
+    /// Accepts no more connections and waits for open requests; returns whether they completed within `limit`.
     async fn stop(mut self, limit: Duration) -> bool {
         self.stop.cancel();
         let stopped = timeout(limit, &mut self.task).await.is_ok();

@@ -1,7 +1,7 @@
 //! The checks of `/readyz` and of the status page: each with a status, a sentence for people and fields for programs.
 //!
 //! # Invariants
-//! - Everything that the sentence tells a program could want is a field, so that nothing has to read the sentence.
+//! - What a program could want of the sentence is a field, so that no reader parses the sentence.
 //! - A field is absent while its value is unknown. Names and words are an interface.
 
 mod clustering;
@@ -50,8 +50,7 @@ struct LifecycleCheck {
     #[serde(flatten)]
     check: Check,
     /// The phase now; only `serving` passes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phase: Option<Phase>,
+    phase: Phase,
 }
 
 impl Check {
@@ -109,7 +108,7 @@ fn lifecycle(phase: Phase) -> LifecycleCheck {
     };
     LifecycleCheck {
         check: Check::new(phase == Phase::Serving, detail),
-        phase: Some(phase),
+        phase,
     }
 }
 

@@ -18,12 +18,14 @@ pub(super) struct ClusteringCheck {
     /// two.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(
+        nullable = false,
         pattern = "^(OSSCluster|EnterpriseCluster|NoCluster)$",
         example = "OSSCluster"
     )]
     policy: Option<String>,
     /// The reason for which it is not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<ClusteringReason>,
 }
 

@@ -12,19 +12,20 @@ pub(super) struct RedisCheck {
     #[serde(flatten)]
     pub(super) check: Check,
     /// Connections that are open and authenticated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connections_open: Option<usize>,
+    connections_open: usize,
     /// Connections that the pool keeps open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connections_wanted: Option<usize>,
+    connections_wanted: usize,
     /// Primaries of the cluster; 1 where Redis is one endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     primaries: Option<usize>,
     /// Primaries that answered the latest check.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     primaries_answering: Option<usize>,
     /// The reason for which the check failed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<RedisReason>,
 }
 
@@ -65,8 +66,8 @@ pub(super) fn redis(state: Option<RedisState>, connections: redis::Status) -> Re
     };
     RedisCheck {
         check,
-        connections_open: Some(open),
-        connections_wanted: Some(size),
+        connections_open: open,
+        connections_wanted: size,
         primaries: answering.map(|Answering { masters, .. }| masters),
         primaries_answering: answering.map(|answering| answering.masters_answering),
         reason,

@@ -15,10 +15,12 @@ pub(super) struct TokenCheck {
     pub(super) check: Check,
     /// Time until the token expires; 0 once it has, absent before the first token.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) expires_in_seconds: Option<u64>,
     /// The kind of failure of the latest request for a token; absent when it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(
+        nullable = false,
         pattern = "^(timeout|unavailable|refused|failed|unusable)$",
         example = "refused"
     )]

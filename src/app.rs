@@ -185,6 +185,7 @@ impl App {
         for warning in &config.warnings {
             warn!(config.warning = %warning, "configuration warning");
         }
+        info!(server.address = %config.redis.endpoint, "connecting to Redis");
         let lifecycle = Lifecycle::default();
         let tasks = Tasks::default();
         let (check, redis) = RedisCheck::new(pool.clone());
@@ -210,7 +211,6 @@ impl App {
         info!(
             server.address = %self.public.address(),
             admin.address = self.admin.as_ref().map(|admin| admin.address().to_string()),
-            redis.endpoint = %config.redis.endpoint,
             "listening"
         );
         let admin = self.admin.zip(routers.admin);
@@ -336,7 +336,7 @@ impl Listener {
         Self { task, stop }
     }
 
-    /// Accepts no more connections and waits for open requests; returns whether they ended within `limit`.
+    /// Accepts no more connections and waits for open requests; returns whether they completed within `limit`.
     async fn stop(mut self, limit: Duration) -> bool {
         self.stop.cancel();
         let stopped = timeout(limit, &mut self.task).await.is_ok();

@@ -1,11 +1,14 @@
-//! What do callers see? Routes, their layers, their errors, and the server that speaks HTTP.
+//! The HTTP interface: routes, their layers, their errors, and the server.
 //!
-//! `app` makes the two routers (public and admin) and serves them. What always holds: every route is registered through
-//! the OpenAPI router, so the document cannot lag behind; every answer of a router carries `x-request-id`; every error
-//! is a problem document without an inner error's text; no token is in reach of this module.
+//! `app` makes the two routers (public and admin) and serves them.
 //!
-//! What does not belong here: anything that outlives a request, but for the background check of Redis that `/readyz`
-//! reads.
+//! # Invariants
+//! - Every route is registered through the OpenAPI router, so the document cannot lag behind.
+//! - Every response of a router carries `x-request-id`.
+//! - Every error is a problem document without an inner error's text.
+//! - No token is in reach of this module.
+//!
+//! Nothing that outlives a request belongs here, except the background check of Redis that `/readyz` reads.
 
 mod checks;
 mod error;
@@ -27,7 +30,12 @@ use std::{
     time::Instant,
 };
 
-use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath},
+    middleware::from_fn,
+    response::{IntoResponse, Response},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
@@ -43,7 +51,7 @@ use crate::{
     telemetry::{LogFilter, Metrics},
 };
 
-/// What handlers can reach.
+/// The state of the handlers.
 #[derive(Debug)]
 pub struct Context {
     /// The pool of connections to Redis.
@@ -69,13 +77,13 @@ pub struct Context {
 /// The routers of the two listeners.
 #[derive(Debug)]
 pub struct Routers {
-    /// For everybody.
+    /// The public port's.
     pub public: Router,
-    /// For the cluster: probes and metrics. `None` where they are on the public one.
+    /// The admin port's: probes and metrics. `None` where they are on the public port.
     pub admin: Option<Router>,
 }
 
-/// Puts the routers together. `more` are routes of the caller's own: they get the same limits, layers and errors.
+/// Builds the routers. `more` are routes of the caller's own: they get the same limits, layers and errors.
 pub fn routers(
     context: Arc<Context>,
     limits: &Limits,
@@ -98,29 +106,42 @@ pub fn routers(
     let public = layers::limited(public, limits);
     let admin = Router::from(admin_routes()).with_state(context.clone());
     if separate_admin {
+        let admin = admin
+            .merge(status::page(status::ADMIN_LINKS))
+            .merge(Router::from(admin_only_routes()).with_state(context.clone()))
+            .merge(Router::from(loopback_routes()).with_state(context));
         Routers {
-            public: layers::outer(public, &lifecycle),
-            admin: Some(layers::outer(
-                admin
-                    .merge(status::page(status::ADMIN_LINKS))
-                    .merge(Router::from(admin_only_routes()).with_state(context.clone()))
-                    .merge(Router::from(this_machines_routes()).with_state(context)),
-                &lifecycle,
-            )),
+            public: layers::outer(with_fallbacks(public), &lifecycle),
+            admin: Some(layers::outer(with_fallbacks(admin), &lifecycle)),
         }
     } else {
-        // Merged after the limits: probes and scrapes must not be shed with the load they report on.
+        // Merged after the limits: probes and scrapes must not be shed with the load that they report.
         Routers {
-            public: layers::outer(public.merge(admin), &lifecycle),
+            public: layers::outer(with_fallbacks(public.merge(admin)), &lifecycle),
             admin: None,
         }
     }
 }
 
-/// The OpenAPI document of all routes.
+/// Adds the responses for paths and methods that do not exist.
+fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(async || Problem::NOT_FOUND)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// axum lists the methods of the route, but for `/sample`, where it would add HEAD.
+async fn method_not_allowed(route: Option<MatchedPath>) -> Response {
+    match route {
+        Some(route) if route.as_str() == sample::PATH => sample::refuse().await.into_response(),
+        _ => Problem::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+/// Returns the OpenAPI document of all routes.
 pub fn document() -> utoipa::openapi::OpenApi {
     let routes = public_routes().merge(admin_routes());
-    openapi::document(routes.merge(this_machines_routes()).into_openapi())
+    openapi::document(routes.merge(loopback_routes()).into_openapi())
 }
 
 fn public_routes() -> OpenApiRouter<Arc<Context>> {
@@ -133,7 +154,7 @@ fn public_routes() -> OpenApiRouter<Arc<Context>> {
     routes
 }
 
-/// On the admin port only: the public one tells nobody who this is.
+/// Routes of the admin port only: the public one does not disclose the identity.
 fn admin_only_routes() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new().routes(routes!(status::whole_status))
 }
@@ -145,15 +166,16 @@ fn admin_routes() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(metrics::metrics))
 }
 
-/// On the admin port only: without one, callers of the public port would be a guess at an address away from them.
-fn this_machines_routes() -> OpenApiRouter<Arc<Context>> {
+/// Routes of the admin port only, and for processes of this machine: on the public port one check of an address would be all
+/// that protects them.
+fn loopback_routes() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new()
         .routes(routes!(log_level::show, log_level::set))
         .layer(DefaultBodyLimit::max(log_level::LARGEST_FILTER_BYTES))
-        .route_layer(from_fn(log_level::from_this_machine))
+        .route_layer(from_fn(log_level::require_loopback))
 }
 
-/// The instruments of this module; names are an interface.
+/// The instruments of this module. Their names are an interface.
 pub(crate) mod instruments {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 

@@ -1,8 +1,10 @@
-//! Errors as callers see them: problem documents (RFC 9457). The one place that knows status codes.
+//! Errors as callers see them: problem documents (RFC 9457). The one place that chooses status codes.
 //!
-//! What always holds: the body says what happened and what to do, and repeats no inner error's text.
+//! # Invariants
+//! - The body states what happened and what to do, and contains no inner error's text.
+//! - An inner error is logged once, when it is answered.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -17,23 +19,26 @@ use crate::{redis, report::ErrorChain};
 /// A problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
-    /// Names the kind of problem: a URN that never changes, for programs.
+    /// The kind of problem, for programs: a URN that never changes.
     #[serde(rename = "type")]
     #[schema(rename = "type", example = "urn:entra-redis:problem:no-token")]
     kind: &'static str,
-    /// The same for a person.
+    /// The kind of problem, for people.
     #[schema(example = "No token")]
     title: &'static str,
-    /// HTTP status of this answer.
+    /// The HTTP status of this response.
     #[schema(example = 503)]
     status: u16,
-    /// What happened and what to do.
+    /// The cause, and what to do.
     detail: Cow<'static, str>,
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
+    /// The error to be logged.
+    #[serde(skip)]
+    source: Option<Arc<redis::Error>>,
 }
 
-/// The service resumes within 5 s of Redis' or Entra's return.
+/// Seconds within which service resumes after Redis' or Entra's return.
 const RESUMES_WITHIN_SECONDS: u32 = 5;
 
 impl Problem {
@@ -41,25 +46,25 @@ impl Problem {
         "urn:entra-redis:problem:not-found",
         StatusCode::NOT_FOUND,
         "Not found",
-        "There is nothing at this path. /swagger lists what there is.",
+        "No resource has this path. /swagger lists the paths.",
     );
     pub(super) const METHOD_NOT_ALLOWED: Self = Self::new(
         "urn:entra-redis:problem:method-not-allowed",
         StatusCode::METHOD_NOT_ALLOWED,
         "Method not allowed",
-        "This path exists, but not for this method. The Allow header names those that do.",
+        "This path does not support the method. The Allow header lists those that it supports.",
     );
     pub(super) const BODY_TOO_LARGE: Self = Self::new(
         "urn:entra-redis:problem:body-too-large",
         StatusCode::PAYLOAD_TOO_LARGE,
         "Body too large",
-        "The request's body is larger than this service accepts.",
+        "The request body exceeds this service's limit.",
     );
     pub(super) const NOT_FROM_THIS_MACHINE: Self = Self::new(
         "urn:entra-redis:problem:not-from-this-machine",
         StatusCode::FORBIDDEN,
         "Not from this machine",
-        "Only a process on the service's own machine or in its pod may ask this, without a proxy.",
+        "Only processes on the service's machine or in its pod may use this path, and not through a proxy.",
     );
     const LOG_FILTER: Self = Self::new(
         "urn:entra-redis:problem:log-filter",
@@ -71,58 +76,58 @@ impl Problem {
         "urn:entra-redis:problem:overloaded",
         StatusCode::SERVICE_UNAVAILABLE,
         "Overloaded",
-        "As many requests are in progress as this replica takes. Try again shortly.",
+        "This replica has reached its request limit. Try again shortly.",
     )
     .retry_after(1);
     pub(super) const TIMED_OUT: Self = Self::new(
         "urn:entra-redis:problem:timed-out",
         StatusCode::GATEWAY_TIMEOUT,
         "Timed out",
-        "The request was not answered within its deadline. Whether it had an effect is unknown.",
+        "The request exceeded its deadline. It may or may not have had an effect.",
     );
     pub(super) const PANICKED: Self = Self::new(
         "urn:entra-redis:problem:internal-error",
         StatusCode::INTERNAL_SERVER_ERROR,
         "Internal error",
-        "The service met a fault of its own and logged it under this request's id.",
+        "Internal error. See the service's log for this request id.",
     );
     const NO_TOKEN: Self = Self::new(
         "urn:entra-redis:problem:no-token",
         StatusCode::SERVICE_UNAVAILABLE,
         "No token",
-        "The service has no live token from Microsoft Entra ID to sign in to Redis with. It keeps asking for one.",
+        "The service has no valid token from Microsoft Entra ID to authenticate to Redis. It keeps requesting one.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
     const REDIS_UNAVAILABLE: Self = Self::new(
         "urn:entra-redis:problem:redis-unavailable",
         StatusCode::SERVICE_UNAVAILABLE,
         "Redis unavailable",
-        "The service has no connection to Redis. It keeps trying to open one.",
+        "The service has no connection to Redis. It keeps trying to connect.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
     const CONNECTION_LOST: Self = Self::new(
         "urn:entra-redis:problem:connection-lost",
         StatusCode::SERVICE_UNAVAILABLE,
         "Connection lost",
-        "The connection to Redis ended before the answer. Whether the request had an effect is unknown.",
+        "The connection to Redis was lost before the response. The request may or may not have had an effect.",
     )
     .retry_after(1);
     const SIGN_IN_REFUSED: Self = Self::new(
         "urn:entra-redis:problem:sign-in-refused",
         StatusCode::SERVICE_UNAVAILABLE,
-        "Sign-in refused",
-        "Redis refused the service's sign-in. Is the identity a user of the cache? The service keeps trying.",
+        "Authentication refused",
+        "Redis refuses to authenticate the service. Check that its identity is a user of the cache. The service keeps trying.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
     const REDIS_REFUSED: Self = Self::new(
         "urn:entra-redis:problem:redis-refused",
         StatusCode::SERVICE_UNAVAILABLE,
-        "Redis refused",
-        "Redis answered with an error, which the service logged under this request's id.",
+        "Redis error",
+        "Redis returned an error. See the service's log for this request id.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
 
-    /// What was sent is no log filter, and why.
+    /// Returns the problem of a body that is not a log filter.
     pub(super) fn log_filter(why: &str) -> Self {
         Self {
             detail: format!("The body is not a log filter: {why}.").into(),
@@ -142,6 +147,7 @@ impl Problem {
             status: status.as_u16(),
             detail: Cow::Borrowed(detail),
             retry_after_seconds: None,
+            source: None,
         }
     }
 
@@ -153,6 +159,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        if let Some(source) = &self.source {
+            warn!(error = %ErrorChain(source.as_ref()), "request failed at Redis");
+        }
         let status = StatusCode::from_u16(self.status).expect("it came from a status code");
         let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
@@ -168,17 +177,10 @@ impl IntoResponse for Problem {
     }
 }
 
-/// For `?` in a handler. The error ends here, so here it is logged.
+/// For `?` in a handler.
 impl From<redis::Error> for Problem {
     fn from(error: redis::Error) -> Self {
-        warn!(error = %ErrorChain(&error), "a request failed at Redis");
-        Self::from(&error)
-    }
-}
-
-impl From<&redis::Error> for Problem {
-    fn from(error: &redis::Error) -> Self {
-        match error {
+        let problem = match &error {
             redis::Error::NoToken => Self::NO_TOKEN,
             redis::Error::Unavailable(_) if error.is_authentication_refused() => {
                 Self::SIGN_IN_REFUSED
@@ -189,6 +191,10 @@ impl From<&redis::Error> for Problem {
             redis::Error::TimedOut(_) => Self::TIMED_OUT,
             redis::Error::Command(_) => Self::REDIS_REFUSED,
             _ => Self::REDIS_UNAVAILABLE,
+        };
+        Self {
+            source: Some(Arc::new(error)),
+            ..problem
         }
     }
 }

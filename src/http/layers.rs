@@ -1,12 +1,13 @@
-//! What every request passes through, outermost first:
+//! The layers of every request, outermost first:
 //!
 //! 1. any letter case of `/sample` (outside the router: layers run after matching),
 //! 2. request id, spans, duration and count, the line in the access log ([`observe`]),
-//! 3. panics become a 500 that hurts no other request,
-//! 4. on public routes: bounded concurrency, bounded body, bounded time ([`limit`]),
+//! 3. panics become a 500 that affects no other request,
+//! 4. on public routes: limits of concurrency, body and time ([`limit`]),
 //! 5. the handler.
 
 use std::{
+    fmt,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,40 +26,44 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, debug, error_span, info, warn};
 
-use super::{
-    error::Problem,
-    instruments,
-    sample::{self, PreviousVisit},
-    trace,
-};
+use super::{error::Problem, instruments, sample, trace};
 use crate::lifecycle::{Lifecycle, Phase};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A caller's own request id is kept up to this length.
+/// The longest request id of a caller's own that is kept.
 const LONGEST_REQUEST_ID: usize = 128;
 
-/// Target of the line that each request leaves in the log, to be left out or let in by itself (`RUST_LOG`).
+/// Target of the access log, so that `RUST_LOG` can select it.
 const ACCESS: &str = "access";
-/// Asked every few seconds by machines, whose good answers are logged at `debug`.
-const MACHINES_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Routes that are requested every few seconds by machines: successes are logged at `debug`.
+const PROBE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// No route of ours takes a body; what a caller's own route takes is bounded by its extractor as well.
+/// The largest request body. No route of ours reads one; routes of a caller's own are bounded by their extractors as well.
 const LARGEST_BODY_BYTES: u64 = 64 * 1024;
 
-/// What bounds requests on the public listener.
+/// A field that a handler adds, as a response extension, to its request's line in the access log.
+#[derive(Debug, Clone)]
+pub(super) struct LogField(pub(super) &'static str, pub(super) String);
+
+impl fmt::Display for LogField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name, value) = self;
+        write!(f, "{name}={value}")
+    }
+}
+
+/// Limits of requests on the public listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A request's whole deadline.
+    /// Timeout of a request as a whole.
     pub timeout: Duration,
-    /// Requests in progress above which the next is refused.
+    /// Requests in progress above which the next is rejected.
     pub concurrency: usize,
 }
 
-/// Layers 2 and 3, and the answers for paths and methods that do not exist.
+/// Adds layers 2 and 3.
 pub(super) fn outer(router: Router, lifecycle: &Lifecycle) -> Router {
     router
-        .fallback(async || Problem::NOT_FOUND)
-        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(|_| {
             Problem::PANICKED.into_response()
         }))
@@ -71,15 +76,7 @@ pub(super) fn outer(router: Router, lifecycle: &Lifecycle) -> Router {
         ))
 }
 
-/// axum names the methods that there are, but for `/sample`, where it would think HEAD one of them.
-async fn method_not_allowed(route: Option<MatchedPath>) -> Response {
-    match route {
-        Some(route) if route.as_str() == sample::PATH => sample::refuse().await.into_response(),
-        _ => Problem::METHOD_NOT_ALLOWED.into_response(),
-    }
-}
-
-/// Layer 4.
+/// Adds layer 4.
 pub(super) fn limited(router: Router, limits: &Limits) -> Router {
     let limiter = Arc::new(Limiter {
         timeout: limits.timeout,
@@ -88,16 +85,16 @@ pub(super) fn limited(router: Router, limits: &Limits) -> Router {
     router.route_layer(from_fn_with_state(limiter, limit))
 }
 
-/// Layer 1: ASP.NET, whose sample this service stands in for, matches paths in any letter case and with or without a
-/// slash at the end. The metric's route stays `/sample`.
+/// Applies layer 1: ASP.NET, whose sample this service replaces, matches paths in any letter case and with or without a
+/// final slash. The metric's route stays `/sample`.
 pub(super) fn fold_case<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
     let path = request.uri().path();
     let trimmed = path.strip_suffix('/').unwrap_or(path);
-    if path != "/sample" && trimmed.eq_ignore_ascii_case("/sample") {
+    if path != sample::PATH && trimmed.eq_ignore_ascii_case(sample::PATH) {
         let mut parts = request.uri().clone().into_parts();
         let path_and_query = match request.uri().query() {
-            Some(query) => PathAndQuery::try_from(format!("/sample?{query}")),
-            None => Ok(PathAndQuery::from_static("/sample")),
+            Some(query) => PathAndQuery::try_from(format!("{}?{query}", sample::PATH)),
+            None => Ok(PathAndQuery::from_static(sample::PATH)),
         };
         parts.path_and_query = path_and_query.ok();
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -124,12 +121,13 @@ async fn observe(
     let id = request_id(request.headers().get(&REQUEST_ID));
     let matched = route.as_ref().map(MatchedPath::as_str);
     let traced = trace::span(&request, method, matched);
-    // Where traces are not exported, log lines name the caller's.
-    let caller = match traced.is_disabled() {
-        true => trace::caller(request.headers()),
-        false => None,
+    // Where traces are not exported, log lines carry the caller's trace id.
+    let caller = if traced.is_disabled() {
+        trace::caller(request.headers())
+    } else {
+        None
     };
-    // At `error`, so that the id is in every line about a request, whatever is logged.
+    // At `error`, so that the id is in every line about a request, whatever the log filter.
     let span = error_span!(
         "request",
         http.request.method = method,
@@ -152,11 +150,11 @@ async fn observe(
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    // HTTP/2 has GOAWAY for this.
+    // HTTP/2 has GOAWAY instead.
     if version < Version::HTTP_2 && observer.lifecycle.phase() == Phase::Draining {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    // A path that matched nothing has no route label, as OpenTelemetry has it: paths are unbounded.
+    // A path without a route has no route label, as OpenTelemetry requires: paths are unbounded.
     let route = matched.map_or(String::new(), str::to_owned);
     histogram!(
         instruments::DURATION,
@@ -168,41 +166,39 @@ async fn observe(
     response
 }
 
-/// One line a request: what was asked, what was answered, how long it took and, for `/sample`, what it told.
+/// Logs one line for each request; the request id is in its span.
 fn log_access(method: &str, route: Option<&str>, response: &Response, took: Duration) {
     let status = response.status().as_u16();
-    let duration_s = took.as_secs_f64();
-    if route.is_some_and(|route| MACHINES_ROUTES.contains(&route)) && status < 400 {
+    let is_probe = route.is_some_and(|route| PROBE_ROUTES.contains(&route));
+    // Method and route are in the span, too, but exported records have no span.
+    if is_probe && status < 400 {
         debug!(
             target: ACCESS,
-            { http.response.status_code = status, duration_s },
-            "{method} {} answered {status}",
-            route.unwrap_or_default()
+            {
+                http.request.method = method,
+                http.route = route,
+                http.response.status_code = status,
+                duration_s = took.as_secs_f64(),
+            },
+            "request completed"
         );
         return;
     }
-    match response.extensions().get::<PreviousVisit>() {
-        Some(PreviousVisit { previous_visit }) => info!(
-            target: ACCESS,
-            {
-                http.response.status_code = status,
-                duration_s,
-                sample.previous_visit = previous_visit.as_deref(),
-            },
-            "{method} {} answered {status}, previous visit time: {}",
-            route.unwrap_or_default(),
-            previous_visit.as_deref().unwrap_or_default()
-        ),
-        None => info!(
-            target: ACCESS,
-            { http.response.status_code = status, duration_s },
-            "{method} {} answered {status}",
-            route.unwrap_or("(no route)")
-        ),
-    }
+    let field = response.extensions().get::<LogField>();
+    info!(
+        target: ACCESS,
+        {
+            http.request.method = method,
+            http.route = route,
+            http.response.status_code = status,
+            duration_s = took.as_secs_f64(),
+            detail = field.map(tracing::field::display),
+        },
+        "request completed"
+    );
 }
 
-/// Counts a request as active until dropped, so that one given up by its client is not counted for ever.
+/// Counts a request as active until dropped, so that one abandoned by its client is not counted for ever.
 struct Active<'a>(&'a Gauge);
 
 impl<'a> Active<'a> {
@@ -218,7 +214,7 @@ impl Drop for Active<'_> {
     }
 }
 
-/// The caller's id where it is short and printable, a new one elsewhere.
+/// Returns the caller's request id if it is short and printable, else a new one.
 fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     let usable = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
@@ -230,7 +226,7 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     })
 }
 
-/// OpenTelemetry's closed set: the methods of RFC 9110 and PATCH, `_OTHER` for the rest.
+/// Returns the method as OpenTelemetry's closed set has it: those of RFC 9110 and PATCH, `_OTHER` for the rest.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -246,7 +242,7 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// The usual statuses without an allocation.
+/// Returns the status as a label; the usual ones without an allocation.
 fn status_label(status: StatusCode) -> metrics::SharedString {
     match status.as_u16() {
         200 => "200".into(),
@@ -276,7 +272,7 @@ async fn limit(State(limiter): State<Arc<Limiter>>, request: Request, next: Next
         Err(_) => {
             warn!(
                 timeout_s = limiter.timeout.as_secs_f64(),
-                "a request was not answered within its deadline"
+                "request timed out"
             );
             Problem::TIMED_OUT.into_response()
         }

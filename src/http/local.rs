@@ -1,7 +1,7 @@
-//! Asks the service that runs on this machine with the same variables, as `healthcheck` and `doctor` do.
+//! A client of the service that runs on this machine with the same variables, for `healthcheck` and `doctor`.
 //!
-//! Over a plain socket: a client that could do more would read certificate authorities first, and fail where those are
-//! broken. What is asked answers at once or not at all, so that the limit is short.
+//! Over a plain socket: a full client would read certificate authorities first, and fail where those are broken. These
+//! routes answer at once or not at all, so the timeout is short.
 
 use std::{
     io,
@@ -17,9 +17,9 @@ use tokio::{
 
 use crate::config::Http;
 
-const LIMIT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where probes and metrics are, as this machine reaches it.
+/// Returns the address of probes and metrics, as this machine reaches it.
 pub fn address(http: &Http) -> SocketAddr {
     let mut address = http.admin.unwrap_or(http.public);
     match address.ip() {
@@ -30,12 +30,12 @@ pub fn address(http: &Http) -> SocketAddr {
     address
 }
 
-/// Status and body of one answer. Dropping the future closes the connection.
+/// Requests `path`; returns status and body. Dropping the future closes the connection.
 ///
 /// # Errors
-/// Nobody listens, or the answer does not come within 2 seconds or is no HTTP.
+/// No process listens, or there is no response within 2 seconds, or it is not HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let asked = async {
+    let exchange = async {
         let mut connection = TcpStream::connect(address).await?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
@@ -47,14 +47,14 @@ pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
             .strip_prefix("HTTP/1.1 ")
             .and_then(|rest| rest.get(..3));
         let status = status.and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+        let status = status.ok_or_else(|| io::Error::other("the response is not HTTP"))?;
         Ok((status, body.to_owned()))
     };
     let late = |_| {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "no answer within 2 s",
+            "no response within 2 s",
         ))
     };
-    timeout(LIMIT, asked).await.unwrap_or_else(late)
+    timeout(TIMEOUT, exchange).await.unwrap_or_else(late)
 }

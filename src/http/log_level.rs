@@ -1,8 +1,9 @@
-//! `GET` and `PUT /log-level`: what is logged, changed while the service runs.
+//! `GET` and `PUT /log-level`: the log filter, changed while the service runs.
 //!
-//! What always holds: only a process on this machine is answered, and only on the admin port. In a pod that is
-//! `kubectl port-forward`, `kubectl debug` or another container of the pod. A proxy beside the service also speaks from
-//! loopback: what it forwards says so and is refused.
+//! # Invariants
+//! - Only processes on this machine are served, and only on the admin port. In a pod these are `kubectl port-forward`,
+//!   `kubectl debug` and the other containers of the pod.
+//! - A proxy beside the service connects from loopback, too: a request with a proxy's headers is rejected.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,28 +20,28 @@ use utoipa::ToSchema;
 use super::{Context, error::Problem};
 use crate::{config::log_filter, telemetry::LogFilter};
 
-/// Longer than any filter that a person writes.
+/// The largest filter; longer than any that a person writes.
 pub(super) const LARGEST_FILTER_BYTES: usize = 4 * 1024;
 
-/// One level for all, or levels for targets; tracing's other forms are taken too.
+/// One level for all, or levels for targets; tracing's other forms are accepted, too.
 #[derive(ToSchema)]
 #[schema(
     min_length = 3,
     max_length = 4096,
     pattern = "^(([A-Za-z_:]+=)?(off|error|warn|info|debug|trace),)*([A-Za-z_:]+=)?(off|error|warn|info|debug|trace)$"
 )]
-pub(super) struct Directives(#[expect(dead_code, reason = "it is only described")] String);
+pub(super) struct Directives(#[expect(dead_code, reason = "only its schema is used")] String);
 
 /// Log level
 ///
-/// What is logged now, as tracing directives. Only for this machine.
+/// Returns the log filter in force, as tracing directives. Only for processes on this machine.
 #[utoipa::path(
     get,
     path = "/log-level",
     tag = "operations",
     responses(
-        (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info"),
-        (status = 403, description = "The request came from another machine or through a proxy", body = Problem, content_type = "application/problem+json")
+        (status = 200, description = "The filter in force", body = String, content_type = "text/plain", example = "info"),
+        (status = 403, description = "The request comes from another machine, or through a proxy", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
@@ -52,16 +53,16 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
 
 /// Set log level
 ///
-/// Logs by these tracing directives from now on, until the process ends. Only for this machine.
+/// Sets the log filter until the process exits. Only for processes on this machine.
 #[utoipa::path(
     put,
     path = "/log-level",
     tag = "operations",
     request_body(content = inline(Directives), content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
     responses(
-        (status = 200, description = "The directives in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
-        (status = 400, description = "These are no directives; the detail says what is expected", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The request came from another machine or through a proxy", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The filter in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
+        (status = 400, description = "The body is not a filter; the detail has the expected form", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The request comes from another machine, or through a proxy", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Longer than 4 KiB", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -84,23 +85,23 @@ pub(super) async fn set(
     };
     let text = text.trim();
     if let Err(expected) = log_filter(text) {
-        return Problem::log_filter(&format!("{}; expected {expected}", refused(text)))
+        return Problem::log_filter(&format!("{}; expected {expected}", invalid(text)))
             .into_response();
     }
-    // Before the change, so that the last line of a log that falls silent says why.
-    warn!(log.filter = text, "the log level is changed");
+    // Before the change, so that the last line of a log that is turned off explains it.
+    warn!(log.filter = text, "changing log filter");
     match filter.set(text) {
         Ok(()) => shown(filter),
         Err(expected) => Problem::log_filter(expected).into_response(),
     }
 }
 
-/// What is wrong with a text that is not taken: the first directive that is none.
-fn refused(text: &str) -> String {
+/// Returns the reason for which a text is not a filter: its first invalid directive.
+fn invalid(text: &str) -> String {
     let mut directives = text.split(',').map(str::trim);
     match directives.find(|directive| log_filter(directive).is_err()) {
         None | Some("") => "a directive is empty".to_owned(),
-        Some(directive) => format!("{directive:?} is none"),
+        Some(directive) => format!("{directive:?} is not a valid directive"),
     }
 }
 
@@ -109,27 +110,29 @@ fn shown(filter: &LogFilter) -> Response {
     (headers, format!("{}\n", filter.text())).into_response()
 }
 
-/// Lets only this machine through.
-pub(super) async fn from_this_machine(request: Request, next: Next) -> Response {
+/// Rejects requests that do not come from this machine. The server must provide [`ConnectInfo`].
+pub(super) async fn require_loopback(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let is_near = peer.is_some_and(|ConnectInfo(peer)| is_loopback(*peer));
-    match is_near && !is_forwarded(request.headers()) {
-        true => next.run(request).await,
-        false => Problem::NOT_FROM_THIS_MACHINE.into_response(),
+    let is_local = peer.is_some_and(|ConnectInfo(peer)| is_loopback(*peer));
+    if is_local && !is_forwarded(request.headers()) {
+        next.run(request).await
+    } else {
+        Problem::NOT_FROM_THIS_MACHINE.into_response()
     }
 }
 
-/// Not all of 127.0.0.0/8: Istio's sidecar hands in what came from outside as 127.0.0.6.
+/// Returns whether the address is 127.0.0.1 or ::1. Not all of 127.0.0.0/8: Istio's sidecar connects from 127.0.0.6 on behalf
+/// of others.
 fn is_loopback(peer: SocketAddr) -> bool {
     let ip = peer.ip().to_canonical();
     ip == std::net::Ipv4Addr::LOCALHOST || ip == std::net::Ipv6Addr::LOCALHOST
 }
 
 fn is_forwarded(headers: &HeaderMap) -> bool {
-    let says = |name: &str| {
+    let is_of_proxy = |name: &str| {
         name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "via" | "x-real-ip")
     };
-    headers.keys().any(|name| says(name.as_str()))
+    headers.keys().any(|name| is_of_proxy(name.as_str()))
 }
 
 #[cfg(test)]
@@ -137,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_near() {
+    fn only_this_machine_is_loopback() {
         for near in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert!(is_loopback(near.parse().expect("an address")), "{near}");
         }
@@ -147,9 +150,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What the document lets in is taken.
+        /// A body that the document allows is accepted.
         #[test]
-        fn directives_are_what_the_document_says(text in documented()) {
+        fn documented_directives_are_accepted(text in documented()) {
             proptest::prop_assert_eq!(log_filter(&text), Ok(text));
         }
     }

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was measured, in Prometheus' text format.
+//! `GET /metrics`: all metrics, in Prometheus' text format.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Metrics
 ///
-/// Everything measured since the start, in Prometheus' text format.
+/// All metrics since the start, in Prometheus' text format.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -17,16 +17,13 @@ use super::{error::Problem, layers::REQUEST_ID};
 
 const DOCUMENT_PATH: &str = "/openapi.json";
 
-/// Adds what the public port's limits answer in a handler's place.
+/// Adds the responses of the public port's limits.
 pub(super) fn limited(routes: &mut OpenApi) {
     for operation in operations(routes) {
         for (status, description) in [
-            ("413", "The request has a body of more than 64 KiB"),
-            (
-                "503",
-                "As many requests are in progress as this replica takes",
-            ),
-            ("504", "The request was not answered within its deadline"),
+            ("413", "The request body is larger than 64 KiB"),
+            ("503", "This replica has reached its request limit"),
+            ("504", "The request exceeded its deadline"),
         ] {
             let problem = Content::new(Some(Ref::from_schema_name("Problem")));
             let answer = ResponseBuilder::new()
@@ -35,19 +32,19 @@ pub(super) fn limited(routes: &mut OpenApi) {
             let answers = &mut operation.responses.responses;
             let answer = answers.entry(status.to_owned()).or_insert(answer.into());
             if status == "503" {
-                let description = "Seconds after which to try again";
+                let description = "Seconds to wait before a retry";
                 add_header(answer, "retry-after", Type::Integer, description);
             }
         }
     }
 }
 
-/// Completes what the routes say of themselves.
+/// Completes the document of the routes.
 pub(super) fn document(mut routes: OpenApi) -> OpenApi {
     routes.info.title = "entra-redis".to_owned();
     routes.info.version = env!("CARGO_PKG_VERSION").to_owned();
     routes.info.description = Some(
-        "The time of the previous visit, kept in Azure Managed Redis and reached with Microsoft Entra ID.".to_owned(),
+        "The time of the previous visit, kept in Azure Managed Redis with Microsoft Entra ID authentication.".to_owned(),
     );
     routes.info.contact = None;
     routes.info.license = Some(
@@ -60,12 +57,12 @@ pub(super) fn document(mut routes: OpenApi) -> OpenApi {
         let id = ParameterBuilder::new()
             .name(REQUEST_ID.as_str())
             .parameter_in(ParameterIn::Header)
-            .description(Some("An id of the caller's own; kept where it is printable and of at most 128 characters"))
+            .description(Some("A request id of the caller's own; kept if it is printable and has at most 128 characters"))
             .schema(Some(Object::with_type(Type::String)));
         let parameters = operation.parameters.get_or_insert_default();
         parameters.push(id.build().into());
         for answer in operation.responses.responses.values_mut() {
-            let description = "The request's id, under which it is logged";
+            let description = "The request id, as in the log";
             add_header(answer, REQUEST_ID.as_str(), Type::String, description);
         }
     }
@@ -77,25 +74,26 @@ fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
     paths.flat_map(|path| [&mut path.get, &mut path.put].into_iter().flatten())
 }
 
-/// A header that each of these answers has.
+/// Adds a header that each of these responses has.
 fn add_header(answer: &mut RefOr<openapi::Response>, name: &str, kind: Type, description: &str) {
     if let RefOr::T(answer) = answer {
         let mut header = Header::new(Object::with_type(kind));
         header.description = Some(description.to_owned());
-        // OpenAPI has it and utoipa has not; its extensions are written beside the rest.
+        // OpenAPI has this field and utoipa does not; its extensions are written beside the rest.
         header.extensions = Some([("required", true)].into_iter().collect());
         answer.headers.insert(name.to_owned(), header.into());
     }
 }
 
-/// `/openapi.json` and `/swagger`.
+/// Returns the routes `/openapi.json` and `/swagger`.
 pub(super) fn routes(document: OpenApi) -> Router {
     let routes = Router::from(SwaggerUi::new("/swagger").url(DOCUMENT_PATH, document));
-    // What Swagger UI does not know it answers in words of its own.
-    routes.layer(map_response(async |answer: Response| {
-        match answer.status().is_client_error() {
-            true => Problem::NOT_FOUND.into_response(),
-            false => answer,
+    // Swagger UI has an error response of its own.
+    routes.layer(map_response(async |response: Response| {
+        if response.status().is_client_error() {
+            Problem::NOT_FOUND.into_response()
+        } else {
+            response
         }
     }))
 }

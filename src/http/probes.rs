@@ -19,7 +19,7 @@ use super::{Context, checks::Checks};
 /// The answer of `/readyz`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Report {
-    /// Whether traffic may come here.
+    /// True if traffic may come here: no check failed.
     ready: bool,
     checks: Checks,
 }

@@ -42,7 +42,7 @@ impl RedisState {
         matches!(self, Self::Answers(_))
     }
 
-    fn as_word(self) -> &'static str {
+    fn as_label(self) -> &'static str {
         match self {
             Self::Answers(_) => "answers",
             Self::NoAnswer => "no_answer",
@@ -115,7 +115,7 @@ fn log_change(published: Option<RedisState>, found: RedisState, failures: u32) {
     if found.is_good() && !was_good {
         info!("Redis answers");
     } else if was_good && !found.is_good() {
-        warn!(reason = found.as_word(), failures, "Redis check failed");
+        warn!(reason = found.as_label(), failures, "Redis check failed");
     }
 }
 

@@ -1,38 +1,36 @@
-//! `GET /sample`: when was the previous visit? The route that Microsoft's ASP.NET sample has.
+//! `GET /sample`: the time of the previous visit. The route of Microsoft's ASP.NET sample.
 //!
-//! One atomic round trip: `SET key now GET` (Redis command SET) writes this visit and answers with the one before.
+//! One atomic round trip: `SET key now GET` (Redis command SET) writes this visit and returns the one before.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::State,
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing::warn;
 use utoipa::ToSchema;
 
-use super::{Context, error::Problem};
-use crate::report::ErrorChain;
+use super::{Context, error::Problem, layers::LogField};
 
 pub(super) const PATH: &str = "/sample";
 
-/// The answer as JSON; also what the access log tells.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+/// The response as JSON.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PreviousVisit {
-    /// UTC, to the second, without a zone, as .NET's format `s` has it; `null` on the first visit.
+    /// UTC, to the second, without a zone, as in .NET's format `s`; `null` on the first visit.
     #[schema(example = "2026-01-30T14:23:45", required = true)]
-    pub(super) previous_visit: Option<String>,
+    previous_visit: Option<String>,
 }
 
 /// Previous visit
 ///
-/// Answers with the time of the previous visit and stores this one's. After a lost connection the same second may be
-/// shown that this visit stored.
+/// Returns the time of the previous visit and stores this one's. After a lost connection it may be the time that this visit
+/// stored.
 #[utoipa::path(
     get,
     path = "/sample",
@@ -42,43 +40,41 @@ pub(super) struct PreviousVisit {
             (String = "text/plain", example = "Previous visit was at: 2026-01-30T14:23:45"),
             (PreviousVisit = "application/json")
         )),
-        (status = 503, description = "Redis or the token is missing, or too many requests are in progress", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Redis or the token is unavailable, or too many requests are in progress", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "Redis did not answer in time", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn sample(State(context): State<Arc<Context>>, headers: HeaderMap) -> Response {
+pub(super) async fn sample(
+    State(context): State<Arc<Context>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let mut command = redis::cmd("SET");
     command
         .arg(&context.sample_key)
         .arg(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S").to_string())
         .arg("GET");
-    let previous: Option<Vec<u8>> = match context.pool.query_idempotent(&command).await {
-        Ok(previous) => previous,
-        Err(error) => {
-            warn!(error = %ErrorChain(&error), "GET /sample failed");
-            return Problem::from(&error).into_response();
-        }
-    };
+    let previous: Option<Vec<u8>> = context.pool.query_idempotent(&command).await?;
     context.visits.fetch_add(1, Ordering::Relaxed);
-    // Whatever else stands under the key is shown as it is: the ASP.NET sample does the same.
-    let previous = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let visit = PreviousVisit {
-        previous_visit: previous,
-    };
-    let headers_out = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::VARY, "Accept"),
-    ];
-    if prefers_json(&headers) {
-        (headers_out, Extension(visit.clone()), Json(visit)).into_response()
+    // Another value under the key is returned as it is: the ASP.NET sample does the same.
+    let previous_visit = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let field = previous_visit.clone();
+    let mut response = if prefers_json(&headers) {
+        Json(PreviousVisit { previous_visit }).into_response()
     } else {
-        let time = visit.previous_visit.as_deref().unwrap_or_default();
-        let body = format!("Previous visit was at: {time}");
-        (headers_out, Extension(visit), body).into_response()
+        let time = previous_visit.unwrap_or_default();
+        format!("Previous visit was at: {time}").into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if let Some(time) = field {
+        let field = LogField("sample.previous_visit", time);
+        response.extensions_mut().insert(field);
     }
+    Ok(response)
 }
 
-/// Every method but GET. `/sample` writes, so HEAD, which axum would answer through GET, is refused too.
+/// Answers every method but GET. `/sample` writes, so HEAD, which axum would answer through GET, is refused too.
 pub(super) async fn refuse() -> (StatusCode, [(HeaderName, &'static str); 1], Problem) {
     let allow = [(header::ALLOW, "GET")];
     (
@@ -88,7 +84,7 @@ pub(super) async fn refuse() -> (StatusCode, [(HeaderName, &'static str); 1], Pr
     )
 }
 
-/// Whether the caller asks for JSON by name and likes it no less than text (RFC 9110, section 12.5.1).
+/// Returns whether the caller accepts JSON by name and prefers it no less than text (RFC 9110, section 12.5.1).
 fn prefers_json(headers: &HeaderMap) -> bool {
     let (mut json, mut text) = (0.0_f32, 0.0_f32);
     let accepted = headers.get_all(header::ACCEPT).iter();
@@ -118,7 +114,6 @@ fn prefers_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     fn prefers(accept: &str) -> bool {
         let value = HeaderValue::from_str(accept).expect("printable");
@@ -126,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_those_who_ask_for_it_by_name() {
+    fn json_is_returned_when_accepted_by_name() {
         for json in [
             "application/json",
             "APPLICATION/JSON;q=0.5",

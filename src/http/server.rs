@@ -122,7 +122,7 @@ impl Server {
     }
 }
 
-/// What the accept loop waited for.
+/// An event that ends the accept loop's wait.
 #[derive(Debug)]
 enum Event {
     /// A connection was opened or closed, or a back-off is over.

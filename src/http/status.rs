@@ -1,7 +1,7 @@
-//! `GET /`: a status page for a person, and `GET /status.json`, which it asks every two seconds.
+//! `GET /`: a status page for people, and `GET /status.json`, which it requests every two seconds.
 //!
-//! Page, style and script come from the binary and load nothing else; the policy that travels with them forbids all
-//! other. Identity, credential and nodes are told on the admin port alone: the public one is for everybody.
+//! Page, style and script come from the binary and load nothing else; their content security policy forbids it. Identity,
+//! credential and nodes are shown on the admin port alone: the public one is open to everyone.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -21,11 +21,11 @@ use super::{Context, checks::Checks};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the page links to on the public port, and on the admin port: no link may lead to what is not there.
+/// The page's links on the public port, and on the admin port: each leads to a route of the same port.
 pub(super) const PUBLIC_LINKS: &[&str] = &["sample", "swagger"];
 pub(super) const ADMIN_LINKS: &[&str] = &["readyz", "metrics"];
 
-/// How this replica is, without anything that names who it is.
+/// The state of this replica, without its identity.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
@@ -46,17 +46,17 @@ pub(super) struct Status {
     version: &'static str,
 }
 
-/// The same, and who this replica is.
+/// The state and the identity of this replica.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WholeStatus {
     #[serde(flatten)]
     status: Status,
-    /// The credential in use, by Azure's name; `null` where the service signs in without a token.
+    /// The credential in use, by Azure's name; `null` where the service authenticates without a token.
     credential: Option<&'static str>,
-    /// The object id that it signs in with; `null` before the first token.
+    /// The object id that it authenticates as; `null` before the first token.
     object_id: Option<String>,
-    /// The endpoint, or each master of the cluster.
+    /// The endpoint, or each primary of the cluster.
     nodes: Vec<Node>,
 }
 
@@ -87,12 +87,12 @@ impl Status {
 
 /// Status
 ///
-/// What the page at `/` shows. On the admin port it also has `credential`, `objectId` and `nodes`.
+/// The data of the page at `/`. On the admin port it also has `credential`, `objectId` and `nodes`.
 #[utoipa::path(
     get,
     path = "/status.json",
     tag = "operations",
-    responses((status = 200, description = "How this replica is, well or not", body = Status))
+    responses((status = 200, description = "The state of this replica, ready or not", body = Status))
 )]
 pub(super) async fn status(State(context): State<Arc<Context>>) -> Response {
     answer(Json(Status::now(&context)))
@@ -100,12 +100,12 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Response {
 
 /// Status
 ///
-/// The same as on the public port, and who this replica is.
+/// The same as on the public port, and the identity of this replica.
 #[utoipa::path(
     get,
     path = "/status.json",
     tag = "operations",
-    responses((status = 200, description = "How this replica is, well or not", body = WholeStatus))
+    responses((status = 200, description = "The state of this replica, ready or not", body = WholeStatus))
 )]
 pub(super) async fn whole_status(State(context): State<Arc<Context>>) -> Response {
     let identity = context.pool.identity();
@@ -127,7 +127,7 @@ fn answer(status: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], status).into_response()
 }
 
-/// The page with its style and script, and links to these routes of the same port.
+/// Returns the page with its style and script, and with links to these routes of the same port.
 pub(super) fn page<S: Clone + Send + Sync + 'static>(links: &[&str]) -> Router<S> {
     let links: Vec<_> = links
         .iter()

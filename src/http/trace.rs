@@ -1,7 +1,9 @@
-//! A request's span for traces, and the trace that its caller began (W3C Trace Context).
+//! A request's span for traces, and the caller's trace (W3C Trace Context).
 //!
-//! Names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers. What always holds: nothing a
-//! caller could put a secret into is an attribute but the path, which is cut: no query, no headers.
+//! Names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers.
+//!
+//! # Invariants
+//! - Of what could contain a caller's secret only the path is an attribute, and it is truncated: no query, no headers.
 
 use axum::{
     extract::Request,
@@ -15,10 +17,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::trace::{self, TARGET};
 
-/// A path is repeated up to here.
+/// The longest path in an attribute, in characters.
 const LONGEST_PATH: usize = 256;
 
-/// The span of one request; disabled, at no cost, where traces are not exported.
+/// Returns the span of a request; disabled, at no cost, where traces are not exported.
 pub(super) fn span(request: &Request, method: &'static str, route: Option<&str>) -> Span {
     let span = trace_span!(
         target: TARGET,
@@ -29,7 +31,7 @@ pub(super) fn span(request: &Request, method: &'static str, route: Option<&str>)
         http.request.method = method,
         http.route = route,
         http.response.status_code = Empty,
-        url.path = beginning(request.uri().path()),
+        url.path = truncated(request.uri().path()),
         url.scheme = "http",
         network.protocol.version = version(request.version()),
         error.type = Empty,
@@ -37,13 +39,13 @@ pub(super) fn span(request: &Request, method: &'static str, route: Option<&str>)
     if !span.is_disabled()
         && let Some(caller) = caller(request.headers())
     {
-        // Fails only for a span that has begun.
+        // Fails only for a span that has started.
         let _ = span.set_parent(caller);
     }
     span
 }
 
-/// Completes the span. Only what is the server's fault is an error of the server's.
+/// Completes the span. Only a server error is an error of the span.
 pub(super) fn end(span: &Span, status: StatusCode) {
     if span.is_disabled() {
         return;
@@ -54,7 +56,7 @@ pub(super) fn end(span: &Span, status: StatusCode) {
     }
 }
 
-/// The caller's place in a trace, if there is one.
+/// Returns the caller's span, if its headers have one.
 pub(super) fn caller(headers: &HeaderMap) -> Option<Context> {
     headers.get("traceparent")?;
     let propagator = TraceContextPropagator::new();
@@ -63,7 +65,7 @@ pub(super) fn caller(headers: &HeaderMap) -> Option<Context> {
 }
 
 fn name(method: &'static str, route: Option<&str>) -> String {
-    // The conventions have `HTTP` for methods they do not name.
+    // The conventions use `HTTP` for methods that they do not name.
     let method = if method == "_OTHER" { "HTTP" } else { method };
     match route {
         Some(route) => format!("{method} {route}"),
@@ -71,7 +73,7 @@ fn name(method: &'static str, route: Option<&str>) -> String {
     }
 }
 
-fn beginning(path: &str) -> &str {
+fn truncated(path: &str) -> &str {
     let cut = path.char_indices().nth(LONGEST_PATH);
     &path[..cut.map_or(path.len(), |(at, _)| at)]
 }

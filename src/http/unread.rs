@@ -1,8 +1,11 @@
-//! What becomes of a request whose body nobody reads: its sender is told that the connection ends, and gets to read it.
+//! Requests whose body is not read: their response announces that the connection closes, and the client can read it.
 //!
-//! hyper keeps such a connection only if the rest of the body happens to be there already; else it closes it, after an
-//! answer that promised to keep it, and the kernel resets what closes with bytes unread. A client could so lose the answer
-//! itself, or the next request that it sends into a connection which it was told is kept.
+//! hyper keeps such a connection only if the rest of the body has arrived already; else it closes it, after a response that
+//! promised to keep it, and the kernel resets a connection that is closed with unread bytes. A client could lose the response,
+//! or the next request that it sends on a connection which it believes open.
+//!
+//! Reading the body before the response would not replace this: a slow or large upload would delay the response, reading it
+//! invites the client of `Expect: 100-continue` to send it, and hyper's own errors (too many headers) pass no handler.
 
 use std::{
     io,
@@ -29,16 +32,16 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A client that goes on sending has this long to see that nobody listens; then it is reset.
+/// Time for which a client that goes on sending may notice that the connection is closed; then it is reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Whether the latest request of an HTTP/1 connection has a body that is not read to its end. With HTTP/2 it never has: there a
+/// A flag: the latest request of an HTTP/1 connection has a body that is not read to its end. Never set with HTTP/2, where a
 /// request ends without its connection.
 #[derive(Clone, Default)]
 pub(super) struct Unread(Arc<AtomicBool>);
 
 impl Unread {
-    /// Looks at a request as it comes.
+    /// Watches the body of an incoming request.
     pub(super) fn watch<B>(&self, request: axum::http::Request<B>) -> Request
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -85,7 +88,7 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        // Who knows the length stops before he is told of the end.
+        // A reader that knows the length stops before the end is reported.
         if frame.is_none() || self.body.is_end_stream() {
             self.unread.0.store(false, Ordering::Relaxed);
         }
@@ -101,8 +104,8 @@ impl HttpBody for Watched {
     }
 }
 
-/// A connection that, when it is shut down while its client still sends, takes that until the client sees the end and closes,
-/// too (RFC 9112, section 9.6).
+/// A connection that, when it is shut down while its client still sends, goes on reading until the client closes, too
+/// (RFC 9112, section 9.6).
 pub(super) struct Lingering {
     stream: TcpStream,
     unread: Unread,
@@ -173,13 +176,13 @@ impl AsyncWrite for Lingering {
             let read = match Pin::new(&mut *stream).poll_read(context, &mut ignored) {
                 Poll::Ready(read) => read,
                 Poll::Pending if unread.is_left() => return Poll::Pending,
-                // It has nothing to say.
+                // The client sends nothing.
                 Poll::Pending => break,
             };
             if read.is_err() || ignored.filled().is_empty() {
                 break;
             }
-            // Such as headers of which too many came.
+            // For example the rest of too many headers.
             unread.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))

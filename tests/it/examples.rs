@@ -64,7 +64,7 @@ async fn a_route_of_ones_own_without_a_token_is_a_problem_that_is_logged() {
         problem["type"] == "urn:entra-redis:problem:no-token"
     })
     .await;
-    let logged = service.event("a request failed at Redis").await;
+    let logged = service.event("request failed at Redis").await;
     assert_eq!(logged["level"], "WARN");
     assert_eq!(logged["span"]["http.route"], "/visits/{page}", "{logged}");
 }

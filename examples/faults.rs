@@ -1,7 +1,7 @@
 //! The emulator of Entra ID and Azure's front, with faults on demand: `faults LIFETIME REDIS`.
 //!
-//! Prints the variables with which a client uses it, as `entra-redis emulate` does, then makes each fault that a line of
-//! standard input names and answers `done`; ends with standard input. `tests/alerts` makes its faults with it.
+//! Prints the variables that a client needs, like `entra-redis emulate`, then sets each fault that a line of standard input
+//! names and prints `done`; exits at the end of standard input. `tests/alerts` uses it.
 
 use std::{error::Error, io::stdin};
 
@@ -23,20 +23,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (name, value) in emulator.variables() {
         println!("{name}={value}");
     }
-    println!(); // the last one was said
+    println!(); // the end of the variables
     let controls = emulator.controls();
-    let end = CancellationToken::new();
-    let running = tokio::spawn(emulator.run(end.clone()));
-    // Blocks this thread alone; the emulator runs on others.
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(emulator.run(stop.clone()));
+    // Blocks this thread only; the emulator runs on others.
     for line in stdin().lines() {
-        make(&controls, &line?)?;
+        set_fault(&controls, &line?)?;
         println!("done");
     }
-    end.cancel();
+    stop.cancel();
     Ok(running.await?)
 }
 
-fn make(controls: &Controls, line: &str) -> Result<(), Box<dyn Error>> {
+fn set_fault(controls: &Controls, line: &str) -> Result<(), Box<dyn Error>> {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["entra", "none"] => controls.set_entra(EntraFault::None),
         ["entra", "status", code] => controls.set_entra(EntraFault::Status(code.parse()?)),
@@ -44,7 +44,7 @@ fn make(controls: &Controls, line: &str) -> Result<(), Box<dyn Error>> {
         ["redis", "refuse-auth"] => controls.set_redis(RedisFault::RefuseAuth),
         ["redis", "refuse"] => controls.set_redis(RedisFault::Refuse),
         ["redis", "disconnect"] => controls.disconnect_all(),
-        _ => return Err(format!("no such fault: {line}").into()),
+        _ => return Err(format!("unknown fault: {line}").into()),
     }
     Ok(())
 }

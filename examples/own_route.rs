@@ -1,4 +1,4 @@
-//! The service with a route of your own, as the README shows it.
+//! The service with a route of your own; shown in the README.
 
 use axum::{
     Router,
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Counts one more visit of a page. Without Redis or a token, callers get the problem document that `/sample` gives.
+/// Counts one more visit of a page. Without Redis or a token, callers get the same problem document as from `/sample`.
 async fn visit(State(pool): State<Pool>, Path(page): Path<String>) -> Result<String, Problem> {
     let key = format!("visits:{page}");
     let visits: u64 = pool.query(redis::cmd("INCR").arg(key)).await?;

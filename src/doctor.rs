@@ -113,7 +113,7 @@ fn configuration(environment: &Environment) -> (Verdict, Option<Config>) {
         Err(faults) => {
             let meaning = "the service does not start with these variables";
             let missed = |fault: &Fault| {
-                fault.variable == "AZURE_FEDERATED_TOKEN_FILE" && fault.met.is_none()
+                fault.variable == "AZURE_FEDERATED_TOKEN_FILE" && fault.found.is_none()
             };
             let mend = match faults.faults().iter().any(missed) {
                 true => identity::LABEL_THE_POD,

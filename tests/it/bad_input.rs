@@ -45,7 +45,10 @@ async fn five_wrong_variables_are_five_lines_and_exit_code_64() {
     let lines: Vec<_> = stderr.lines().collect();
     assert_eq!(lines.len(), 5, "{stderr}");
     for ((name, _), line) in pairs.iter().zip(&lines) {
-        assert!(line.starts_with(&format!("{name}: met ")), "{line}");
+        assert!(
+            line.starts_with(&format!("{name}: invalid value ")),
+            "{line}"
+        );
         assert!(line.contains("expected "), "{line}");
     }
 }
@@ -78,7 +81,10 @@ async fn a_configuration_that_would_fail_later_is_refused_at_start() {
             let pairs = [("REDIS_ENDPOINT", "localhost:1"), (name, value)];
             let (code, stdout, stderr) = run(&pairs, arguments).await;
             assert_eq!(code, Some(64), "{name}");
-            assert!(stderr.starts_with(&format!("{name}: met ")), "{stderr}");
+            assert!(
+                stderr.starts_with(&format!("{name}: invalid value ")),
+                "{stderr}"
+            );
             assert!(!stderr.contains("hush") && !stdout.contains("hush"));
         }
     }

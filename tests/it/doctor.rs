@@ -238,7 +238,10 @@ async fn a_wrong_configuration_is_told_whole() {
     let both = the_fault(&wrong, "configuration", "failed").await;
     says(
         &both,
-        &["REDIS_POOL_SIZE: met `many`", "REDIS_TLS: met `perhaps`"],
+        &[
+            "REDIS_POOL_SIZE: invalid value `many`",
+            "REDIS_TLS: invalid value `perhaps`",
+        ],
     );
 
     // A pod that the webhook passed by.

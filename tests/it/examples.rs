@@ -89,9 +89,7 @@ async fn the_library_alone_authenticates_and_counts() {
     for visit in 1..=2 {
         assert_eq!(
             run().await,
-            format!(
-                "visit {visit}, and Redis says {visit}\nwas there something to remove? false\n"
-            )
+            format!("visit {visit}; Redis has counted {visit}\nremoved: false\n")
         );
     }
 }

@@ -497,7 +497,7 @@ async fn a_wrong_variable_of_opentelemetry_fails_the_start_with_its_name() {
         assert_eq!(output.status.code(), Some(64));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
-            said.starts_with(&format!("{variable}: met `{wrong}`")),
+            said.starts_with(&format!("{variable}: invalid value `{wrong}`")),
             "{said}"
         );
     }

@@ -1,4 +1,4 @@
-//! Gets one token as a managed identity and says whose it is: `managed_identity client-id|object-id|resource-id ID`.
+//! Gets one token as a managed identity and prints its object id: `managed_identity client-id|object-id|resource-id ID`.
 //!
 //! Run it where Azure provides the identity (Container Apps, App Service, a virtual machine), or with the variables that
 //! `entra-redis emulate` prints.

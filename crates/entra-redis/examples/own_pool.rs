@@ -1,4 +1,4 @@
-//! The library alone in a program of your own, as the README shows it.
+//! The library alone in a program of your own; shown in the README.
 
 use std::{error::Error, sync::Arc};
 
@@ -21,16 +21,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let again: u64 = pool
         .query_idempotent(redis::cmd("GET").arg("visits")) // may be sent again
         .await?;
-    println!("visit {visits}, and Redis says {again}");
+    println!("visit {visits}; Redis has counted {again}");
 
-    let mut connection = pool.get().await?; // a redis::aio::ConnectionLike, shared and signed in
+    let mut connection = pool.get().await?; // a redis::aio::ConnectionLike, shared and authenticated
     let removed: bool = redis::cmd("DEL")
         .arg("gone")
         .query_async(&mut connection)
         .await?;
-    println!("was there something to remove? {removed}");
+    println!("removed: {removed}");
 
-    drop(connection); // close() waits for whoever holds one
+    drop(connection); // close() waits for connections in use
     pool.close().await;
     Ok(())
 }

@@ -1,10 +1,14 @@
-//! What were we told? The environment, read once and turned into typed, checked values.
+//! The configuration: the environment, read once and parsed into typed, checked values.
 //!
-//! `main` takes one [`Environment`] and makes a [`Config`] of it; every other module gets its section and reads no
-//! variable itself. What always holds: parsing reports everything that is wrong, not the first thing, so that a
-//! deployment is mended in one go; set but empty means unset; no fault quotes a secret.
+//! `main` takes one [`Environment`] and parses it into a [`Config`]; every other module gets its section and reads no
+//! variable itself.
 //!
-//! What does not belong here: deciding what to do with a value.
+//! # Invariants
+//! - Parsing reports every fault, not just the first, so that a deployment can be fixed in one go.
+//! - A variable that is set but empty is unset.
+//! - No fault quotes a secret.
+//!
+//! Decisions about what to do with a value do not belong here.
 
 mod environment;
 mod fault;
@@ -32,22 +36,22 @@ use self::{
 pub use crate::tls::Roots;
 use crate::{secret::Secret, tls::CaCertificates};
 
-/// Everything the service was told.
+/// The whole configuration of the service.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The listeners and their limits.
     pub http: Http,
-    /// How Redis is reached.
+    /// The connection to Redis.
     pub redis: Redis,
-    /// Who signs in.
+    /// The identity that authenticates.
     pub identity: Identity,
-    /// What `/sample` reads and writes.
+    /// The settings of `/sample`.
     pub sample: Sample,
-    /// What is logged and exported.
+    /// Logging and export.
     pub telemetry: Telemetry,
-    /// How long stopping may take.
+    /// The timeouts of shutdown.
     pub drain: Drain,
-    /// What looks like a slip but harms nothing: to be logged once at start.
+    /// Settings that look like mistakes and do no harm: to be logged once at start.
     pub warnings: Vec<Warning>,
 }
 
@@ -64,7 +68,7 @@ pub struct Http {
     pub max_concurrent_requests: usize,
 }
 
-/// How Redis is reached.
+/// The connection to Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
     /// `REDIS_ENDPOINT`.
@@ -81,14 +85,14 @@ pub struct Redis {
     pub roots: Roots,
     /// `REDIS_POOL_SIZE`.
     pub pool_size: usize,
-    /// `REDIS_CONNECT_TIMEOUT`: TCP, TLS and sign-in together.
+    /// `REDIS_CONNECT_TIMEOUT`: TCP, TLS and authentication together.
     pub connect_timeout: Duration,
     /// `REDIS_COMMAND_TIMEOUT`.
     pub command_timeout: Duration,
 }
 
 impl Redis {
-    /// `endpoint` with the defaults of all other variables.
+    /// Returns the defaults of all other variables with this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
         let mut parser = Parser { faults: Vec::new() };
         let environment = Environment::from_iter([("REDIS_ENDPOINT", "localhost:1")]);
@@ -105,7 +109,7 @@ impl Redis {
     }
 }
 
-/// A host name and a port. Of the cache's endpoint, the name is what certificates are checked against.
+/// A host name and a port. Certificates are checked against the host name of the cache's endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     host: String,
@@ -113,7 +117,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// What a cluster says of its nodes, taken as it is.
+    /// Returns an address that a cluster announced for one of its nodes, unchecked.
     pub(crate) fn announced(host: &str, port: u16) -> Self {
         Self {
             host: host.to_ascii_lowercase(),
@@ -121,12 +125,12 @@ impl Endpoint {
         }
     }
 
-    /// DNS name or IP address, in lower case, without brackets.
+    /// Returns the DNS name or IP address, in lower case, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// TCP port.
+    /// Returns the TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -135,12 +139,12 @@ impl Endpoint {
 impl std::str::FromStr for Endpoint {
     type Err = Error;
 
-    /// Reads `host[:port]` by the rules of `REDIS_ENDPOINT`.
+    /// Parses `host[:port]` by the rules of `REDIS_ENDPOINT`.
     fn from_str(text: &str) -> Result<Self, Error> {
         parse::endpoint(text).map_err(|expected| Error {
             faults: vec![Fault {
                 variable: "REDIS_ENDPOINT",
-                met: Some(repeated(text, false)),
+                found: Some(repeated(text, false)),
                 expected,
             }],
         })
@@ -150,9 +154,10 @@ impl std::str::FromStr for Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
-        match host.contains(':') {
-            true => write!(f, "[{host}]:{port}"),
-            false => write!(f, "{host}:{port}"),
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
         }
     }
 }
@@ -160,9 +165,9 @@ impl fmt::Display for Endpoint {
 /// Azure's clustering policies (Azure page "Azure Managed Redis architecture").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusteringPolicy {
-    /// Ask the server.
+    /// Detected from the server.
     Auto,
-    /// The Redis Cluster protocol: the client talks to each node.
+    /// The Redis Cluster protocol: the client connects to each node.
     OssCluster,
     /// One proxy endpoint in front of the shards.
     EnterpriseCluster,
@@ -182,18 +187,18 @@ impl fmt::Display for ClusteringPolicy {
     }
 }
 
-/// How a connection signs in.
+/// The authentication of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// With a Microsoft Entra ID token.
     Entra,
     /// With an access key.
     Key(Secret),
-    /// Not at all.
+    /// No authentication.
     None,
 }
 
-/// Who signs in.
+/// The identity that authenticates.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// `AZURE_TOKEN_CREDENTIALS`.
@@ -222,19 +227,19 @@ pub struct Identity {
     pub roots: Roots,
 }
 
-/// What the platform says of its managed identity endpoint. azure_identity reads the values from the process itself, at
+/// The platform's variables of its managed identity endpoint. azure_identity reads the values from the process itself, at
 /// each request, because the platform rotates the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityEndpoint {
-    /// Both variables are there: Container Apps or App Service.
+    /// Both variables are set: Container Apps or App Service.
     Complete,
     /// `IDENTITY_ENDPOINT` alone: another platform's protocol.
     WithoutHeader,
-    /// Neither: a virtual machine has one all the same.
+    /// Neither: a virtual machine may have a managed identity nevertheless.
     Unset,
 }
 
-/// Which credentials may be used.
+/// The credentials that may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialChoice {
     /// Unset: every credential, in the SDKs' order.
@@ -247,7 +252,7 @@ pub enum CredentialChoice {
     Only(CredentialName),
 }
 
-/// The credentials by the names Azure's SDKs give them.
+/// The credentials, by their names in Azure's SDKs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     missing_docs,
@@ -262,7 +267,7 @@ pub enum CredentialName {
 }
 
 impl CredentialName {
-    /// In the order in which the SDKs try them.
+    /// All of them, in the order in which the SDKs try them.
     pub const ALL: [Self; 5] = [
         Self::EnvironmentCredential,
         Self::WorkloadIdentityCredential,
@@ -271,7 +276,7 @@ impl CredentialName {
         Self::AzureDeveloperCliCredential,
     ];
 
-    /// The name as Azure writes it.
+    /// Returns the name as Azure writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::EnvironmentCredential => "EnvironmentCredential",
@@ -283,49 +288,49 @@ impl CredentialName {
     }
 }
 
-/// What `/sample` reads and writes.
+/// The settings of `/sample`.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// `SAMPLE_KEY`.
     pub key: String,
 }
 
-/// What is logged, and what is exported by OTLP. What is not here of OpenTelemetry's variables (headers, resource
-/// attributes, sampler, delays) is checked here and read by the OpenTelemetry SDK, from the process itself.
+/// Logging, and export by OTLP. OpenTelemetry's variables without a field here (headers, resource attributes, sampler,
+/// delays) are checked by the parser and read by the OpenTelemetry SDK, from the process itself.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    /// `LOG_FORMAT`; `None` asks whether standard output is a terminal.
+    /// `LOG_FORMAT`; `None` is text when standard output is a terminal, else JSON.
     pub log_format: Option<LogFormat>,
     /// `RUST_LOG`, checked.
     pub log_filter: String,
-    /// Where traces go; `None` exports none.
+    /// The collector of traces; `None` exports none.
     pub traces: Option<Otlp>,
-    /// Where log records go besides standard output.
+    /// The collector of log records, besides standard output.
     pub logs: Option<Otlp>,
-    /// Where metrics go besides `/metrics`.
+    /// The collector of metrics, besides `/metrics`.
     pub metrics: Option<Otlp>,
     /// `OTEL_SERVICE_NAME`; `None` leaves it to `OTEL_RESOURCE_ATTRIBUTES` and the default.
     pub service_name: Option<String>,
-    /// Whether Container Apps runs this: it sets `CONTAINER_APP_REPLICA_NAME`.
+    /// True on Container Apps, which sets `CONTAINER_APP_REPLICA_NAME`.
     pub on_container_apps: bool,
-    /// `CONTAINER_APP_REPLICA_NAME`, else `HOSTNAME`: which of several replicas this is.
+    /// `CONTAINER_APP_REPLICA_NAME`, else `HOSTNAME`: the name of this replica.
     pub instance: Option<String>,
     /// `OTEL_BSP_MAX_QUEUE_SIZE`.
     pub spans_waiting: usize,
     /// `OTEL_BLRP_MAX_QUEUE_SIZE`.
     pub records_waiting: usize,
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`, for collectors spoken to over https.
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`, for collectors reached over https.
     pub roots: Roots,
 }
 
-/// How one kind of telemetry reaches its collector.
+/// The export of one kind of telemetry to its collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Otlp {
     /// The whole URL, with the signal's path where the protocol has one.
     pub endpoint: String,
-    /// What is spoken there.
+    /// The protocol.
     pub protocol: OtlpProtocol,
-    /// Limit of one export.
+    /// The timeout of one export.
     pub timeout: Duration,
 }
 
@@ -338,16 +343,16 @@ pub enum OtlpProtocol {
     HttpProtobuf,
 }
 
-/// The shapes of a log line.
+/// The formats of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For a person.
+    /// Readable text.
     Text,
 }
 
-/// How long stopping may take.
+/// The timeouts of shutdown.
 #[derive(Debug, Clone)]
 pub struct Drain {
     /// `DRAIN_DELAY`.
@@ -357,12 +362,12 @@ pub struct Drain {
 }
 
 impl Config {
-    /// Every variable the program knows.
+    /// Returns every known variable.
     pub fn variables() -> &'static [Variable] {
         VARIABLES
     }
 
-    /// Types and checks one snapshot of the environment.
+    /// Parses and checks one snapshot of the environment.
     ///
     /// # Errors
     /// All faults at once, when there is at least one.
@@ -423,7 +428,7 @@ impl Config {
 }
 
 impl Http {
-    /// The listeners alone, for a command that only asks the running service.
+    /// Parses the listeners alone, for a command that only queries the running service.
     ///
     /// # Errors
     /// The faults of this section's variables.
@@ -439,9 +444,10 @@ impl Http {
         faults.retain(|fault| names.contains(&fault.variable));
         let mut parser = Parser { faults };
         let http = http(&mut parser, environment.section());
-        match parser.faults.is_empty() {
-            true => Ok(http),
-            false => Err(parser.into_error()),
+        if parser.faults.is_empty() {
+            Ok(http)
+        } else {
+            Err(parser.into_error())
         }
     }
 }

@@ -1,10 +1,10 @@
 //! An error with its sources on one line, for logs and terminals.
 //!
-//! Our errors say what we were doing and leave the why to `source`; a log line must be readable alone.
+//! Our errors name the operation that failed and leave the cause to `source`; a log line must be readable alone.
 
 use std::{error::Error, fmt};
 
-/// Shows an error as `what: why: why`, leaving out a source whose text the text so far already has.
+/// An error displayed as `operation: cause: cause`, without a source whose text is already there.
 pub struct ErrorChain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for ErrorChain<'_> {
@@ -12,9 +12,9 @@ impl fmt::Display for ErrorChain<'_> {
         let mut text = self.0.to_string();
         let mut source = self.0.source();
         while let Some(inner) = source {
-            let why = inner.to_string();
-            if !text.contains(&why) {
-                text = format!("{text}: {why}");
+            let cause = inner.to_string();
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
             }
             source = inner.source();
         }

@@ -1,24 +1,25 @@
-//! A text that must not be seen: keys, tokens, client secrets.
+//! The type of secret texts: access keys, tokens, client secrets.
 //!
-//! Every module that holds one holds it as [`Secret`]. What always holds: no formatting trait shows the text, and it is
-//! overwritten in memory when the last owner drops it. [`Secret::expose`] is called where the bytes leave the process
-//! and nowhere else.
+//! # Invariants
+//! - No formatting trait shows the text.
+//! - The text is overwritten in memory when its owner drops it.
+//! - [`Secret::expose`] is called where the bytes leave the process, and nowhere else.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A text that shows itself in no `Debug` output and has no `Display`.
+/// A secret text, hidden in `Debug` output and without `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over; the caller should not keep a copy.
+    /// Returns the text as a secret; the caller should not keep a copy.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for the call that sends it.
+    /// Returns the text itself, for the call that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }

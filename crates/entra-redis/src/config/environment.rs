@@ -1,4 +1,4 @@
-//! One snapshot of the environment: the only place that reads the process's variables.
+//! A snapshot of the environment: the only place that reads the process's variables.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{
     variables::{Variable, known},
 };
 
-/// One snapshot of variables, taken from the process or made from pairs.
+/// A snapshot of variables, taken from the process or made from pairs.
 #[derive(Clone, Default)]
 pub struct Environment {
     pub(super) values: BTreeMap<String, String>,
@@ -17,12 +17,12 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The process's own variables, now.
+    /// Returns a snapshot of the process's variables.
     pub fn from_process() -> Self {
         let mut environment = Self::default();
         for (name, value) in std::env::vars_os() {
             let Ok(name) = name.into_string() else {
-                continue; // none of ours
+                continue; // not one of ours
             };
             match value.into_string() {
                 Ok(value) => environment.set(name, value),
@@ -30,7 +30,7 @@ impl Environment {
                     .faults
                     .extend(known(&name).map(|variable| Fault {
                         variable: variable.name,
-                        met: Some("bytes that are not UTF-8".to_owned()),
+                        found: Some("(bytes that are not UTF-8)".to_owned()),
                         expected: "UTF-8 text",
                     })),
             }
@@ -53,19 +53,19 @@ impl Environment {
         self.values.remove(name);
     }
 
-    /// Sets one variable where nothing else did.
+    /// Sets one variable unless it is set.
     pub fn set_default(&mut self, name: &str, value: &str) {
         if !self.values.contains_key(name) {
             self.set(name, value);
         }
     }
 
-    /// Whether a variable has this value.
+    /// Returns whether a variable has this value.
     pub fn is(&self, name: &str, value: &str) -> bool {
         self.values.get(name).is_some_and(|found| found == value)
     }
 
-    /// The value in force as one may show it: hidden where it is a secret, `None` where there is none.
+    /// Returns the effective value for display: hidden when it is a secret, `None` when there is none.
     pub fn shown(&self, variable: &Variable) -> Option<&str> {
         match self.values.get(variable.name) {
             Some(value) if variable.secret || may_hold_a_secret(value) => Some(HIDDEN),
@@ -74,11 +74,12 @@ impl Environment {
         }
     }
 
-    /// One variable of a family whose names are built alike, or of somebody else's.
+    /// Returns one variable outside the sections, such as one of OpenTelemetry's per-signal variables.
     pub fn value(&self, name: &str) -> Option<String> {
         self.values.get(name).cloned()
     }
 
+    /// Reads a section of optional texts.
     pub(super) fn section<T: DeserializeOwned>(&self) -> T {
         let pairs = self.values.iter().map(|(k, v)| (k.clone(), v.clone()));
         envy::from_iter(pairs).expect("a section has only optional strings, which any text fits")

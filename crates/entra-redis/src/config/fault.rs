@@ -1,17 +1,17 @@
-//! What is wrong with an environment, and the list in which everything wrong is kept.
+//! Faults of an environment, and the parser that collects all of them.
 
 use std::fmt;
 
 use super::variables::{VARIABLES, known};
 
-/// One variable that cannot be used: what was met and what is expected.
+/// A variable with an unusable value: the value found and the value expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The variable's name.
     pub variable: &'static str,
-    /// The value met; `None` where nothing was set; hidden where it is a secret.
-    pub met: Option<String>,
-    /// What would have been right.
+    /// The value found; `None` when the variable is not set; hidden when it is a secret.
+    pub found: Option<String>,
+    /// A description of valid values.
     pub expected: &'static str,
 }
 
@@ -19,31 +19,31 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             variable,
-            met,
+            found,
             expected,
         } = self;
-        match met {
-            Some(met) => write!(f, "{variable}: met {met}, expected {expected}"),
+        match found {
+            Some(found) => write!(f, "{variable}: invalid value {found}, expected {expected}"),
             None => write!(f, "{variable}: not set, expected {expected}"),
         }
     }
 }
 
-/// Every fault found in one environment.
+/// All faults of one environment.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     pub(super) faults: Vec<Fault>,
 }
 
 impl Error {
-    /// The faults, in the order of [`Config::variables`](super::Config::variables).
+    /// Returns the faults, in the order of [`Config::variables`](super::Config::variables).
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 }
 
 impl fmt::Display for Error {
-    /// One line a fault.
+    /// One line per fault.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, fault) in self.faults.iter().enumerate() {
             if number > 0 {
@@ -55,14 +55,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// Something that looks like a slip.
+/// A setting that looks like a mistake and does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// A variable of our prefix that nothing reads.
+    /// A variable with our prefix that is not known.
     UnknownVariable(String),
     /// `REDIS_KEY` is set though `REDIS_AUTH` is not `key`.
     UnusedKey,
-    /// This variable asks for an export, and nothing says where to.
+    /// This variable enables an export without an endpoint.
     NoOtlpEndpoint(&'static str),
     /// `REDIS_COMMAND_TIMEOUT` is not below `REQUEST_TIMEOUT`.
     CommandOutlastsRequest,
@@ -72,29 +72,30 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownVariable(name) => {
-                write!(f, "{name} is set but nothing reads a variable of this name")
+                write!(f, "{name} is set, but no variable of this name is known")
             }
             Self::UnusedKey => {
-                f.write_str("REDIS_KEY is set but not used, because REDIS_AUTH is not `key`")
+                f.write_str("REDIS_KEY is set but ignored, because REDIS_AUTH is not `key`")
             }
             Self::NoOtlpEndpoint(name) => write!(
                 f,
                 "{name} is otlp but nothing is exported, because OTEL_EXPORTER_OTLP_ENDPOINT is not set"
             ),
             Self::CommandOutlastsRequest => f.write_str(
-                "REDIS_COMMAND_TIMEOUT is not below REQUEST_TIMEOUT: a request ends before a connection that says nothing is found",
+                "REDIS_COMMAND_TIMEOUT is not below REQUEST_TIMEOUT: requests time out before an unresponsive connection is detected",
             ),
         }
     }
 }
 
+/// The text shown instead of a secret.
 pub(super) const HIDDEN: &str = "(hidden)";
 
-/// Longest part of a value that is repeated.
-const LONGEST_SHOWN: usize = 100;
+/// The longest part of a value that is quoted, in characters.
+const MAX_QUOTED: usize = 100;
 
-/// Whether a value pasted into the wrong variable could be a secret: a connection string, a URL with a password, a token,
-/// or a word such as keys and client secrets are (20 characters and more, of all three kinds).
+/// Returns whether a value, perhaps pasted into the wrong variable, could be a secret: a connection string, a URL with a
+/// password, a token, or a word like a key or a client secret (20 characters and more, of all three kinds).
 pub(super) fn may_hold_a_secret(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     if lower.contains('@') || lower.contains("password=") || lower.contains("key=") {
@@ -110,29 +111,29 @@ pub(super) fn may_hold_a_secret(value: &str) -> bool {
     })
 }
 
-/// A value as it may be repeated: on one line, of bounded length, hidden where it may hold a secret.
+/// Returns a value for display: on one line, of bounded length, hidden where it may contain a secret.
 pub(super) fn repeated(value: &str, is_secret: bool) -> String {
     if is_secret || may_hold_a_secret(value) {
         return HIDDEN.to_owned();
     }
     let mut text: String = value
         .chars()
-        .take(LONGEST_SHOWN)
+        .take(MAX_QUOTED)
         .flat_map(char::escape_debug)
         .collect();
-    if value.chars().nth(LONGEST_SHOWN).is_some() {
+    if value.chars().nth(MAX_QUOTED).is_some() {
         text.push('…');
     }
     format!("`{text}`")
 }
 
-/// Types values and keeps the list of what went wrong.
+/// Parses values and collects the faults.
 pub(super) struct Parser {
     pub(super) faults: Vec<Fault>,
 }
 
 impl Parser {
-    /// A variable that may be unset.
+    /// Parses a variable that may be unset.
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
@@ -150,7 +151,7 @@ impl Parser {
         }
     }
 
-    /// A variable with a default in the table; after a fault it goes on with the default.
+    /// Parses a variable with a default in the table; after a fault, continues with the default.
     pub(super) fn defaulted<T>(
         &mut self,
         name: &'static str,
@@ -161,7 +162,9 @@ impl Parser {
             let default = known(name).and_then(|variable| variable.default);
             match parse(default.expect("the table has a default for it")) {
                 Ok(value) => value,
-                Err(expected) => unreachable!("the default of {name} is {expected}"),
+                Err(expected) => {
+                    unreachable!("the default of {name} is invalid, expected {expected}")
+                }
             }
         })
     }
@@ -169,12 +172,12 @@ impl Parser {
     pub(super) fn fault(
         &mut self,
         variable: &'static str,
-        met: Option<String>,
+        found: Option<String>,
         expected: &'static str,
     ) {
         self.faults.push(Fault {
             variable,
-            met,
+            found,
             expected,
         });
     }

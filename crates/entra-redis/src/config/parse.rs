@@ -1,11 +1,11 @@
-//! Values from text: one function a shape. Each answers with the value or with what was expected instead; it never sees
-//! the variable's name and never quotes the text, which may be a secret.
+//! Parsers of values: one function per format. Each returns the value or a description of what was expected; it does not
+//! know the variable's name and never quotes the text, which may be a secret.
 
 use std::time::Duration;
 
 use crate::tls::{self, CaCertificates};
 
-/// What a parser says of a text it refuses: the rest of "expected …".
+/// A description of valid values: the rest of "expected …".
 pub(super) type Expected = &'static str;
 
 /// Ports of Azure's endpoints by the host's suffix: Azure Managed Redis first, Azure Cache for Redis after it.
@@ -22,10 +22,10 @@ const PORTS_BY_SUFFIX: &[(&str, u16)] = &[
     (".redis.cache.usgovcloudapi.net", 6380),
 ];
 
-/// Reads `500ms`, `5s` or `2m`, as every variable and flag writes durations; zero is refused.
+/// Parses `500ms`, `5s` or `2m`, the format of durations in every variable and flag; zero is an error.
 ///
 /// # Errors
-/// What was expected.
+/// A description of valid values.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     let expected = "a duration above zero such as 500ms, 5s or 2m";
     match duration_or_zero(text) {
@@ -34,12 +34,12 @@ pub fn duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// `500ms`, `5s`, `2m`, and zero.
+/// Parses a duration like [`duration`], or zero.
 pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Expected> {
     let expected = "a duration such as 0s, 500ms, 5s or 2m";
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(expected)?;
     let (number, unit) = text.split_at(digits);
-    // Nothing here waits longer than a day; the bound keeps later sums of durations far from overflow.
+    // No timeout here is longer than a day; the bound keeps later sums of durations far from overflow.
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     let number: u64 = number.parse().map_err(|_| expected)?;
     let milliseconds = match unit {
@@ -54,33 +54,33 @@ pub(super) fn duration_or_zero(text: &str) -> Result<Duration, Expected> {
         .ok_or("a duration of at most a day")
 }
 
-/// A port; 0 takes a free one.
+/// Parses a port; 0 selects a free one.
 pub(super) fn port(text: &str) -> Result<u16, Expected> {
     text.parse().map_err(|_| "a port from 0 to 65535")
 }
 
-/// An IP address to listen on.
+/// Parses an IP address to listen on.
 pub(super) fn ip_address(text: &str) -> Result<std::net::IpAddr, Expected> {
     text.parse()
         .map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::")
 }
 
-/// Whether it looks like a JSON Web Token (RFC 7519): three parts, the first an object in base64.
+/// Returns whether a text looks like a JSON Web Token (RFC 7519): three parts, the first an object in base64.
 pub(super) fn is_token(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
-/// A user of Redis. What is pasted here is shown: in the log, by `doctor`, on the admin port.
+/// Parses a user name of Redis. A token pasted here would be shown: in the log, by `doctor`, on the admin port.
 pub(super) fn user_name(text: &str) -> Result<String, Expected> {
-    match is_token(text) {
-        true => Err(
-            "a user name, such as an object id, and not a token: unset, it is the token's own oid claim",
-        ),
-        false => Ok(text.to_owned()),
+    if is_token(text) {
+        return Err(
+            "a user name, such as an object id, and not a token; unset, the token's own oid claim is used",
+        );
     }
+    Ok(text.to_owned())
 }
 
-/// `true` or `false`, in any letter case.
+/// Parses `true` or `false`, in any letter case.
 pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
@@ -89,7 +89,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, Expected> {
     }
 }
 
-/// Connections in a pool.
+/// Parses a number of connections.
 pub(super) fn pool_size(text: &str) -> Result<usize, Expected> {
     match text.parse() {
         Ok(size @ 1..=256) => Ok(size),
@@ -97,7 +97,7 @@ pub(super) fn pool_size(text: &str) -> Result<usize, Expected> {
     }
 }
 
-/// A count that bounds something.
+/// Parses a limit.
 pub(super) fn count(text: &str) -> Result<usize, Expected> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
@@ -105,12 +105,12 @@ pub(super) fn count(text: &str) -> Result<usize, Expected> {
     }
 }
 
-/// A text taken as it is.
+/// Returns the text as it is.
 pub(super) fn text(text: &str) -> Result<String, Expected> {
     Ok(text.to_owned())
 }
 
-/// One of the values that `choices` names, in any letter case.
+/// Parses one of the names in `choices`, in any letter case.
 pub(super) fn choice<T: Copy>(
     text: &str,
     choices: &[(&str, T)],
@@ -123,33 +123,38 @@ pub(super) fn choice<T: Copy>(
         .ok_or(expected)
 }
 
-/// An address that tokens may be asked from: https, as azure_identity demands.
+/// Parses the URL of an authority that issues tokens: https, as azure_identity requires.
 pub(super) fn authority(text: &str) -> Result<String, Expected> {
     let expected = "an https URL such as https://login.microsoftonline.com/";
-    match !text.contains('?') && is_url(text, &["https"])? {
-        true => Ok(text.to_owned()),
-        false => Err(expected),
+    if !text.contains('?') && is_url(text, &["https"])? {
+        Ok(text.to_owned())
+    } else {
+        Err(expected)
     }
 }
 
-/// A collector of telemetry.
+/// Parses the URL of a telemetry collector.
 pub(super) fn collector(text: &str) -> Result<String, Expected> {
-    match is_url(text, &["http", "https"])? {
-        true => Ok(text.to_owned()),
-        false => Err("an http:// or https:// URL such as http://collector:4318"),
+    if is_url(text, &["http", "https"])? {
+        Ok(text.to_owned())
+    } else {
+        Err("an http:// or https:// URL such as http://collector:4318")
     }
 }
 
-/// A collector of all signals, each of which adds a path of its own.
+/// Parses the URL of a collector of all signals, each of which adds a path of its own.
 pub(super) fn collector_of_all(text: &str) -> Result<String, Expected> {
-    match text.contains('?') {
-        true => Err("a URL without a query, such as http://collector:4318"),
-        false => collector(text),
+    if text.contains('?') {
+        return Err("a URL without a query, such as http://collector:4318");
     }
+    collector(text)
 }
 
-/// Whether this is an address that everything it is given to reads alike, as it stands: the libraries differ in what they
-/// encode, mend or refuse. A URL is shown in logs and by `config`, so that it must not hold a password.
+/// Returns whether every library that gets this URL reads it alike, unchanged: they differ in what they encode, correct or
+/// reject.
+///
+/// # Errors
+/// The URL contains a user or password: URLs are shown in logs and by `config`.
 fn is_url(text: &str, schemes: &[&str]) -> Result<bool, Expected> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok(false);
@@ -158,18 +163,18 @@ fn is_url(text: &str, schemes: &[&str]) -> Result<bool, Expected> {
     if authority.contains('@') {
         return Err("a URL without user and password");
     }
-    let is_of_a_url = |c: char| c.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(c);
+    let is_url_char = |c: char| c.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(c);
     let is_port = |port: &str| port.parse().is_ok_and(|port: u16| port != 0);
     Ok(schemes
         .iter()
         .any(|known| known.eq_ignore_ascii_case(scheme))
-        && rest.chars().all(is_of_a_url)
+        && rest.chars().all(is_url_char)
         && split_port(authority)
             .is_some_and(|(host, port)| is_host(host) && port.is_none_or(is_port))
         && azure_core::http::Url::parse(text).is_ok())
 }
 
-/// A time as OpenTelemetry's variables have it.
+/// Parses a duration in the format of OpenTelemetry's variables.
 pub(super) fn milliseconds(text: &str) -> Result<Duration, Expected> {
     match text.parse() {
         Ok(number @ 1..=86_400_000) => Ok(Duration::from_millis(number)),
@@ -177,7 +182,7 @@ pub(super) fn milliseconds(text: &str) -> Result<Duration, Expected> {
     }
 }
 
-/// A share of the whole.
+/// Parses a fraction.
 pub(super) fn share(text: &str) -> Result<f64, Expected> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
@@ -185,29 +190,31 @@ pub(super) fn share(text: &str) -> Result<f64, Expected> {
     }
 }
 
-/// `name=value,name=value`.
+/// Checks `name=value,name=value`.
 pub(super) fn attributes(text: &str) -> Result<(), Expected> {
     let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
     let mut pairs = pairs.map(|pair| pair.split_once('='));
-    match pairs.all(|pair| pair.is_some_and(|(name, _)| !name.trim().is_empty())) {
-        true => Ok(()),
-        false => Err("name=value,name=value"),
+    if pairs.all(|pair| pair.is_some_and(|(name, _)| !name.trim().is_empty())) {
+        Ok(())
+    } else {
+        Err("name=value,name=value")
     }
 }
 
-/// The same with names that HTTP takes.
+/// Checks `name=value,name=value` with valid names of HTTP headers.
 pub(super) fn headers(text: &str) -> Result<(), Expected> {
-    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_of_a_name);
+    let is_name_char = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_name_char);
     let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
     let mut pairs = pairs.map(|pair| pair.split_once('='));
-    match pairs.all(|pair| pair.is_some_and(|(name, _)| is_name(name.trim()))) {
-        true => Ok(()),
-        false => Err("name=value,name=value, names as HTTP takes them, values percent-encoded"),
+    if pairs.all(|pair| pair.is_some_and(|(name, _)| is_name(name.trim()))) {
+        Ok(())
+    } else {
+        Err("name=value,name=value, with names of HTTP headers and values percent-encoded")
     }
 }
 
-/// A token scope.
+/// Parses the scope of a token.
 pub(super) fn scope(text: &str) -> Result<String, Expected> {
     if text.ends_with("/.default") && !text.contains(char::is_whitespace) {
         Ok(text.to_owned())
@@ -216,7 +223,7 @@ pub(super) fn scope(text: &str) -> Result<String, Expected> {
     }
 }
 
-/// A tenant: its id or one of its domains, as azure_identity takes them.
+/// Parses a tenant: its id or one of its domains, as azure_identity accepts them.
 pub(super) fn tenant(text: &str) -> Result<String, Expected> {
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -228,18 +235,19 @@ pub(super) fn tenant(text: &str) -> Result<String, Expected> {
     }
 }
 
-/// 8-4-4-4-12 hexadecimal digits.
+/// Parses 8-4-4-4-12 hexadecimal digits.
 pub(super) fn guid(text: &str) -> Result<String, Expected> {
     let parts: Vec<_> = text.split('-').collect();
     let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
     let is_hexadecimal = |part: &&str| part.bytes().all(|b| b.is_ascii_hexdigit());
-    match lengths == [8, 4, 4, 4, 12] && parts.iter().all(is_hexadecimal) {
-        true => Ok(text.to_owned()),
-        false => Err("a GUID such as 00000000-0000-0000-0000-000000000000"),
+    if lengths == [8, 4, 4, 4, 12] && parts.iter().all(is_hexadecimal) {
+        Ok(text.to_owned())
+    } else {
+        Err("a GUID such as 00000000-0000-0000-0000-000000000000")
     }
 }
 
-/// A PEM file of certificate authorities.
+/// Reads a PEM file of certificate authorities.
 pub(super) fn certificates(text: &str) -> Result<CaCertificates, Expected> {
     CaCertificates::from_file(text).map_err(|error| match error {
         tls::Error::Unreadable { .. } => "the path of a file of at most 4 MiB that can be read",
@@ -248,7 +256,7 @@ pub(super) fn certificates(text: &str) -> Result<CaCertificates, Expected> {
     })
 }
 
-/// A directory of PEM files.
+/// Reads a directory of PEM files of certificate authorities.
 pub(super) fn directory(text: &str) -> Result<CaCertificates, Expected> {
     CaCertificates::from_directory(text).map_err(|error| match error {
         tls::Error::Unreadable { .. } => "the path of a directory that can be read",
@@ -256,16 +264,16 @@ pub(super) fn directory(text: &str) -> Result<CaCertificates, Expected> {
     })
 }
 
-/// `host[:port]`, the port from Azure's suffixes where it is missing.
+/// Parses `host[:port]`; a missing port is that of Azure's suffix.
 pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
     if text.contains("://") {
         return Err(
-            "host[:port] alone: leave out the scheme (`rediss://`) and everything after the port",
+            "host[:port] only: remove the scheme (`rediss://`) and everything after the port",
         );
     }
     if text.contains([',', '=', '@', ';']) && text.contains('.') {
         return Err(
-            "host[:port] alone: this looks like a connection string; leave out options, user and password",
+            "host[:port] only: this looks like a connection string; remove options, user and password",
         );
     }
     let expected = "host[:port], such as NAME.REGION.redis.azure.net";
@@ -284,12 +292,12 @@ pub(super) fn endpoint(text: &str) -> Result<super::Endpoint, Expected> {
             .iter()
             .find(|(suffix, _)| host.ends_with(suffix))
             .map(|(_, port)| *port)
-            .ok_or("host:port: the port is known by itself only for Azure's own host names")?,
+            .ok_or("host:port: only Azure's own host names have a default port")?,
     };
     Ok(super::Endpoint { host, port })
 }
 
-/// Splits off what follows the last colon; an IPv6 address must stand in brackets.
+/// Splits host and port; an IPv6 address must be in brackets.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
@@ -338,14 +346,14 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_named_as_the_fault() {
+    fn a_password_in_a_url_is_the_reported_fault() {
         let expected = "a URL without user and password";
         assert_eq!(collector("http://user:pass@collector"), Err(expected));
         assert_eq!(authority("https://user@login.example/"), Err(expected));
     }
 
     #[test]
-    fn endpoints_take_azures_ports_and_refuse_what_is_not_an_endpoint() {
+    fn endpoints_get_azures_ports_and_other_texts_are_errors() {
         let good = [
             (
                 "cache.westeurope.redis.azure.net",

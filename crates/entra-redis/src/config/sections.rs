@@ -1,4 +1,4 @@
-//! The sections: what envy reads of each, and how its values are typed and checked against each other.
+//! The sections: the variables that envy reads of each, and the parsing and checking of their values.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::secret::Secret;
 
-// What envy reads: every field is optional text, so that reading a section cannot fail and our own parser can report
-// every fault instead of the first. The field names are the variables' names.
+// For envy every field is optional text, so that reading a section cannot fail and our own parser can report every fault
+// instead of the first. The field names are the variables' names.
 
 #[derive(Deserialize)]
 pub(super) struct HttpVariables {
@@ -107,7 +107,7 @@ pub(super) fn redis(
         raw.redis_clustering_policy,
         clustering_policy,
     );
-    // The three that sign in are written like `AuthName` first, because `key` is complete only with REDIS_KEY.
+    // First parsed into `AuthName`, because `key` is complete only with REDIS_KEY.
     let tls = parser.defaulted("REDIS_TLS", raw.redis_tls, parse::boolean);
     let auth = parser.defaulted("REDIS_AUTH", raw.redis_auth, auth_name);
     let key = raw.redis_key.map(Secret::new);
@@ -128,8 +128,8 @@ pub(super) fn redis(
         (AuthName::Key, Some(key)) if parse::is_token(key.expose()) => {
             parser.fault(
                 "REDIS_KEY",
-                Some("a token".to_owned()),
-                "the cache's access key: a token ends within hours and nobody renews it here; unset REDIS_AUTH and REDIS_KEY, and the service gets its own",
+                Some("(a token)".to_owned()),
+                "the cache's access key: a token expires within hours and would not be renewed; unset REDIS_AUTH and REDIS_KEY, and the service gets its own",
             );
             Auth::None
         }
@@ -203,13 +203,13 @@ pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity 
     }
 }
 
-/// A credential asked for by name must have what it needs: waiting for it to appear would be waiting for ever.
+/// Checks that a credential selected by name has its variables: without them, requests would fail forever.
 pub(super) fn check_named_credential(parser: &mut Parser, identity: &Identity) {
     let CredentialChoice::Only(name) = identity.choice else {
         return;
     };
-    let mut need = |variable, is_there: bool, expected| {
-        if !is_there {
+    let mut need = |variable, is_set: bool, expected| {
+        if !is_set {
             parser.fault(variable, None, expected);
         }
     };
@@ -234,15 +234,16 @@ pub(super) fn check_named_credential(parser: &mut Parser, identity: &Identity) {
                 expected,
             );
         }
-        // Managed identity may be IMDS, which no variable announces; the command-line tools have their own sign-in.
+        // Managed identity may be IMDS, which no variable configures; the command-line tools have their own login.
         CredentialName::ManagedIdentityCredential
         | CredentialName::AzureCliCredential
         | CredentialName::AzureDeveloperCliCredential => {}
     }
 }
 
+/// Returns warnings for variables that look like ours and are not known.
 pub(super) fn unknown_variables(environment: &Environment) -> Vec<Warning> {
-    // Kubernetes sets these by itself where a Service is called `redis` ("Discovering services").
+    // Kubernetes sets these where a Service is called `redis` ("Discovering services").
     let from_kubernetes =
         |name: &str| name.starts_with("REDIS_SERVICE_") || name.starts_with("REDIS_PORT");
     environment

@@ -1,8 +1,11 @@
-//! The telemetry section: what is logged, and OpenTelemetry's standard variables (OpenTelemetry specification, "SDK
-//! environment variables" and "OTLP exporter configuration").
+//! The telemetry section: logging, and OpenTelemetry's standard variables (OpenTelemetry specification, "SDK environment
+//! variables" and "OTLP exporter configuration").
 //!
 //! Three signals share one scheme: `OTEL_EXPORTER_OTLP_ENDPOINT` is for all, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` for
-//! traces alone and wins. What always holds: a value that the SDK would pass over in silence is a fault here.
+//! traces only and takes precedence.
+//!
+//! # Invariants
+//! - A value that the SDK would ignore silently is a fault here.
 
 use std::time::Duration;
 
@@ -38,7 +41,7 @@ struct Signal {
     protocol: &'static str,
     timeout: &'static str,
     headers: &'static str,
-    /// What `http/protobuf` adds to the endpoint for all signals.
+    /// The path that `http/protobuf` adds to the endpoint for all signals.
     path: &'static str,
 }
 
@@ -77,7 +80,7 @@ pub(super) fn telemetry(
 ) -> Telemetry {
     let raw: TelemetryVariables = environment.section();
     let disabled = parser.defaulted("OTEL_SDK_DISABLED", raw.otel_sdk_disabled, parse::boolean);
-    let everywhere = Everywhere {
+    let all = AllSignals {
         endpoint: parser.optional(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             environment.value("OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -100,12 +103,12 @@ pub(super) fn telemetry(
         parse::headers,
     );
     let mut signal = |signal: &Signal| {
-        let otlp = everywhere.signal(parser, environment, signal, warnings);
+        let otlp = all.signal(parser, environment, signal, warnings);
         otlp.filter(|_| !disabled)
     };
     let (traces, logs, metrics) = (signal(&TRACES), signal(&LOGS), signal(&METRICS));
 
-    // Read by the SDK, which passes over what it cannot read: checked here all the same.
+    // Read by the SDK, which ignores invalid values: checked here nevertheless.
     let attributes = raw.otel_resource_attributes;
     parser.optional("OTEL_RESOURCE_ATTRIBUTES", attributes, parse::attributes);
     parser.defaulted("OTEL_TRACES_SAMPLER", raw.otel_traces_sampler, sampler);
@@ -145,15 +148,15 @@ pub(super) fn telemetry(
     }
 }
 
-/// What is said for all signals.
-struct Everywhere {
+/// The settings for all signals.
+struct AllSignals {
     endpoint: Option<String>,
     protocol: OtlpProtocol,
     timeout: Duration,
 }
 
-impl Everywhere {
-    /// Where one signal goes; `None` where it goes nowhere.
+impl AllSignals {
+    /// Returns the export of one signal; `None` if it is not exported.
     fn signal(
         &self,
         parser: &mut Parser,
@@ -162,8 +165,8 @@ impl Everywhere {
         warnings: &mut Vec<Warning>,
     ) -> Option<Otlp> {
         let value = |name| environment.value(name);
-        let asked = value(signal.exporter).is_some();
-        let wanted = parser.defaulted(signal.exporter, value(signal.exporter), exporter);
+        let is_explicit = value(signal.exporter).is_some();
+        let is_enabled = parser.defaulted(signal.exporter, value(signal.exporter), exporter);
         let own = parser.optional(signal.endpoint, value(signal.endpoint), parse::collector);
         let protocol = parser
             .optional(signal.protocol, value(signal.protocol), protocol)
@@ -172,7 +175,7 @@ impl Everywhere {
             .optional(signal.timeout, value(signal.timeout), parse::milliseconds)
             .unwrap_or(self.timeout);
         parser.optional(signal.headers, value(signal.headers), parse::headers);
-        if !wanted {
+        if !is_enabled {
             return None;
         }
         let endpoint = match (own, &self.endpoint, protocol) {
@@ -182,7 +185,7 @@ impl Everywhere {
                 format!("{}/{}", all.trim_end_matches('/'), signal.path)
             }
             (None, None, _) => {
-                if asked {
+                if is_explicit {
                     warnings.push(Warning::NoOtlpEndpoint(signal.exporter));
                 }
                 return None;
@@ -208,7 +211,7 @@ fn protocol(text: &str) -> Result<OtlpProtocol, &'static str> {
     parse::choice(text, &choices, "grpc or http/protobuf")
 }
 
-/// The SDK reads the name itself, in these letters.
+/// Checks the name of a sampler; the SDK reads it itself, in lower case.
 fn sampler(text: &str) -> Result<(), &'static str> {
     let default = known("OTEL_TRACES_SAMPLER").and_then(|variable| variable.default);
     let names = [
@@ -218,11 +221,12 @@ fn sampler(text: &str) -> Result<(), &'static str> {
         "parentbased_always_off",
         "parentbased_traceidratio",
     ];
-    match names.contains(&text) || Some(text) == default {
-        true => Ok(()),
-        false => Err(
+    if names.contains(&text) || Some(text) == default {
+        Ok(())
+    } else {
+        Err(
             "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
-        ),
+        )
     }
 }
 
@@ -231,10 +235,10 @@ fn log_format(text: &str) -> Result<LogFormat, &'static str> {
     parse::choice(text, &choices, "json or text")
 }
 
-/// Reads `RUST_LOG`, and what is put in its place while the service runs.
+/// Checks a log filter: `RUST_LOG`, or its replacement while the service runs.
 ///
 /// # Errors
-/// What was expected.
+/// A description of valid values.
 pub fn log_filter(text: &str) -> Result<String, &'static str> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let expected = "a level (off, error, warn, info, debug, trace), or directives such as entra_redis=debug,info";
@@ -244,11 +248,12 @@ pub fn log_filter(text: &str) -> Result<String, &'static str> {
     {
         return Err(expected);
     }
-    // A word that is no level would be taken for the one module to log, and silence all others.
+    // Any other word would be read as the name of the only module to log, and silence all others.
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let mut directives = text.split(',').map(str::trim);
-    match directives.all(|directive| directive.contains('=') || is_level(directive)) {
-        true => Ok(text.to_owned()),
-        false => Err(expected),
+    if directives.all(|directive| directive.contains('=') || is_level(directive)) {
+        Ok(text.to_owned())
+    } else {
+        Err(expected)
     }
 }

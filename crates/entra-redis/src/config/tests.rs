@@ -1,4 +1,4 @@
-//! Whole environments in, configurations or faults out.
+//! Tests of whole environments: the configuration or the faults of each.
 
 use super::{variables::known, *};
 
@@ -7,7 +7,7 @@ fn config(pairs: &[(&str, &str)]) -> Result<Config, Error> {
 }
 
 #[test]
-fn the_endpoint_is_all_one_must_give() {
+fn the_endpoint_is_the_only_required_variable() {
     let config = config(&[("REDIS_ENDPOINT", "c.r.redis.azure.net")]).expect("it is complete");
     assert_eq!(config.http.public.to_string(), "0.0.0.0:8080");
     assert_eq!(config.http.admin, None);
@@ -46,7 +46,7 @@ fn every_fault_is_listed_at_once_in_the_tables_order() {
     assert!(
         error
             .to_string()
-            .contains("PORT: met `eighty`, expected a port")
+            .contains("PORT: invalid value `eighty`, expected a port")
     );
 }
 
@@ -72,7 +72,7 @@ fn empty_means_unset() {
 }
 
 #[test]
-fn a_key_is_needed_with_key_and_noticed_without() {
+fn a_key_is_required_with_auth_key_and_warned_about_without() {
     let endpoint = ("REDIS_ENDPOINT", "localhost:6379");
     let error = config(&[endpoint, ("REDIS_AUTH", "key")]).expect_err("no key");
     assert_eq!(error.faults()[0].variable, "REDIS_KEY");
@@ -87,7 +87,7 @@ fn a_key_is_needed_with_key_and_noticed_without() {
 }
 
 #[test]
-fn a_command_that_outlasts_its_request_is_noticed() {
+fn a_command_timeout_above_the_requests_is_warned_about() {
     let endpoint = ("REDIS_ENDPOINT", "localhost:6379");
     let limits = |request, command| {
         let limits = [
@@ -114,7 +114,7 @@ fn a_named_credential_must_be_complete() {
 }
 
 #[test]
-fn kubernetes_own_variables_are_no_slip() {
+fn kubernetes_own_variables_cause_no_warning() {
     let config = config(&[
         ("REDIS_ENDPOINT", "localhost:6379"),
         ("REDIS_SERVICE_HOST", "10.0.0.1"),
@@ -135,8 +135,8 @@ fn secrets_are_hidden_where_values_are_shown() {
 }
 
 #[test]
-fn a_secret_in_the_wrong_variable_is_not_repeated() {
-    let noise = "aB3".repeat(12); // made here, so that no scanner of repositories takes it for a real one
+fn a_secret_in_the_wrong_variable_is_not_quoted() {
+    let noise = "aB3".repeat(12); // generated, so that no secret scanner reports it
     let secrets = [
         format!("{noise}="),                      // the shape of an access key
         format!("abc8Q~{noise}"),                 // of a client secret
@@ -155,12 +155,12 @@ fn a_secret_in_the_wrong_variable_is_not_repeated() {
         }
     }
     let long = "x".repeat(10_000);
-    let error = config(&[("PORT", &long)]).expect_err("it is none");
+    let error = config(&[("PORT", &long)]).expect_err("it is not a port");
     assert!(error.to_string().len() < 500, "{error}");
 }
 
 #[test]
-fn a_log_filter_that_would_silence_everything_is_refused() {
+fn a_log_filter_that_would_silence_everything_is_a_fault() {
     for wrong in ["verbose", "infoo", "x y", "info;debug", "info,verbose"] {
         let error = config(&[("REDIS_ENDPOINT", "localhost:1"), ("RUST_LOG", wrong)]);
         assert_eq!(error.expect_err(wrong).faults()[0].variable, "RUST_LOG");
@@ -185,7 +185,7 @@ fn nothing_is_exported_unless_an_endpoint_is_set() {
 }
 
 #[test]
-fn a_signals_own_variables_win_and_http_adds_its_path() {
+fn a_signals_own_variables_take_precedence_and_http_adds_its_path() {
     let telemetry = config(&[
         ("REDIS_ENDPOINT", "localhost:1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://agent:4318/base/"),
@@ -231,7 +231,7 @@ fn a_disabled_sdk_exports_nothing() {
 }
 
 #[test]
-fn what_the_sdk_would_pass_over_is_a_fault() {
+fn values_that_the_sdk_would_ignore_are_faults() {
     for (variable, wrong) in [
         ("OTEL_SDK_DISABLED", "yes"),
         ("OTEL_TRACES_EXPORTER", "jaeger"),
@@ -314,7 +314,7 @@ mod properties {
 
     use super::*;
 
-    /// A value as people and machines produce them: plausible, pasted wrongly, or noise.
+    /// A value: plausible, in the wrong variable, or noise.
     fn value() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ -~]{0,40}",
@@ -337,45 +337,43 @@ mod properties {
         ]
     }
 
-    /// A password where one may stand: in a URL, or in what the portal calls a connection string.
+    /// A password in a URL, or in a connection string as the portal shows it.
     fn with_password(marker: &str) -> impl Strategy<Value = String> + use<> {
         let in_url =
             format!("(https?|rediss?|grpc)://[a-z]{{0,5}}:{marker}@[a-z]{{1,9}}(:[0-9]{{1,5}})?/?");
         let in_string = format!(
             "[a-z]{{1,9}}\\.redis\\.azure\\.net:10000,(password|Password)={marker},ssl=True"
         );
-        let like = |form: &str| prop::string::string_regex(form).expect("it is an expression");
+        let like = |form: &str| prop::string::string_regex(form).expect("it is a valid expression");
         prop_oneof![like(&in_url), like(&in_string)]
     }
 
-    /// What the program may show of this environment, whatever it is asked for.
+    /// Everything that the program can show of this environment.
     fn all_that_is_shown(environment: &Environment) -> String {
         let shown = Config::variables()
             .iter()
             .map(|variable| environment.shown(variable));
         let table: Vec<_> = shown.map(Option::unwrap_or_default).collect();
-        let told = match Config::new(environment) {
+        let result = match Config::new(environment) {
             Ok(config) => format!("{config:?} {:?}", config.warnings),
             Err(error) => format!("{error} {error:?}"),
         };
-        format!("{} {told}", table.join(" "))
+        format!("{} {result}", table.join(" "))
     }
 
     proptest! {
-        /// No environment whatsoever makes it panic, each fault names its variable, and what stands in a secret's
-        /// variable is nowhere shown.
+        /// No environment causes a panic, each fault names its variable, and the value of a secret's variable is never
+        /// shown.
         #[test]
-        fn any_environment_is_answered_without_its_secrets(
+        fn any_environment_is_parsed_without_showing_its_secrets(
             values in prop::collection::vec((0..VARIABLES.len(), value()), 0..12),
             marker in "[a-z]{12}",
         ) {
             let mut environment = Environment::default();
             for (place, value) in values {
                 let variable = &VARIABLES[place];
-                environment.set(variable.name, match variable.secret {
-                    true => format!("{marker}{value}"),
-                    false => value,
-                });
+                let value = if variable.secret { format!("{marker}{value}") } else { value };
+                environment.set(variable.name, value);
             }
             if let Err(error) = Config::new(&environment) {
                 prop_assert!(!error.faults().is_empty());
@@ -390,7 +388,7 @@ mod properties {
         }
 
         #[test]
-        fn a_password_in_an_address_is_refused_and_not_repeated(
+        fn a_password_in_an_address_is_a_fault_and_not_quoted(
             (marker, value) in "[a-z]{12}".prop_flat_map(|marker| (Just(marker.clone()), with_password(&marker))),
         ) {
             let addresses = VARIABLES.iter().map(|variable| variable.name).filter(|name| {
@@ -409,13 +407,13 @@ mod properties {
             }
         }
 
-        /// Else it would be a failure later, in whichever exporter or credential takes it.
+        /// An invalid one would fail later, in the exporter or credential that gets it.
         #[test]
-        fn a_url_that_is_taken_is_one_for_every_library(text in url()) {
-            for taken in [parse::collector(&text), parse::collector_of_all(&text), parse::authority(&text)] {
-                let Ok(taken) = taken else { continue };
-                let url = reqwest::Url::parse(&taken).expect("reqwest takes it");
-                let uri: axum::http::Uri = taken.parse().expect("tonic takes it");
+        fn an_accepted_url_is_valid_for_every_library(text in url()) {
+            for accepted in [parse::collector(&text), parse::collector_of_all(&text), parse::authority(&text)] {
+                let Ok(accepted) = accepted else { continue };
+                let url = reqwest::Url::parse(&accepted).expect("reqwest accepts it");
+                let uri: axum::http::Uri = accepted.parse().expect("tonic accepts it");
                 prop_assert_eq!(uri.scheme_str(), Some(url.scheme()));
                 prop_assert!(uri.host().is_some_and(|host| !host.is_empty()));
                 prop_assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
@@ -423,7 +421,7 @@ mod properties {
         }
 
         #[test]
-        fn an_endpoint_that_is_taken_is_read_back_as_itself(text in "\\PC{0,40}") {
+        fn an_accepted_endpoint_is_parsed_back_as_itself(text in "\\PC{0,40}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().ok(), Some(endpoint));
             }

@@ -1,16 +1,16 @@
-//! The table of variables: name, default, meaning. It is what `entra-redis config` prints, what the parser takes its
-//! defaults from, and what the README's table is checked against, so that the three cannot differ.
+//! The table of variables: name, default, meaning. `entra-redis config` prints it, the parser takes its defaults from it,
+//! and the README's table is checked against it, so that the three cannot differ.
 
-/// One environment variable the program knows.
+/// A known environment variable.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// The name, as it stands in the environment.
+    /// The name in the environment.
     pub name: &'static str,
-    /// The value used when the variable is unset or empty, in the form one would write it.
+    /// The value used when the variable is unset or empty, as it would be written.
     pub default: Option<&'static str>,
-    /// What it decides, in one line.
+    /// The meaning, in one line.
     pub meaning: &'static str,
-    /// Whether the value must be hidden wherever it would be shown.
+    /// True if the value must be hidden wherever it would be shown.
     pub secret: bool,
 }
 
@@ -41,7 +41,7 @@ const fn secret(name: &'static str, meaning: &'static str) -> Variable {
     }
 }
 
-/// Every variable, in the order in which a reader meets them.
+/// Every variable, in the order of the documentation.
 pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "HOST",
@@ -55,7 +55,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     unset(
         "ADMIN_PORT",
-        "when set, /healthz, /readyz and /metrics move to this port and leave the public one, and /log-level is there for this machine",
+        "when set, /healthz, /readyz and /metrics move from the public port to this one, which also serves /log-level to this machine",
     ),
     unset(
         "REDIS_ENDPOINT",
@@ -88,27 +88,27 @@ pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "REDIS_POOL_SIZE",
         "2",
-        "shared connections, with OSSCluster to each master; 1 to 256",
+        "shared connections, with OSSCluster to each primary; 1 to 256",
     ),
     plain(
         "REDIS_CONNECT_TIMEOUT",
         "5s",
-        "limit for TCP, TLS and sign-in of one connection together",
+        "timeout for TCP, TLS and authentication of one connection together",
     ),
     plain(
         "REDIS_COMMAND_TIMEOUT",
         "1s",
-        "limit for one command, and for how long it waits to be sent",
+        "timeout of one command, and of its wait to be sent",
     ),
     plain(
         "REQUEST_TIMEOUT",
         "3s",
-        "a request's whole deadline, retries included; then 504",
+        "timeout of a whole request, retries included; then 504",
     ),
     plain(
         "MAX_CONCURRENT_REQUESTS",
         "4096",
-        "requests in progress above which the next is answered 503 at once",
+        "limit of requests in progress; further ones are answered 503 immediately",
     ),
     plain(
         "REDIS_SCOPE",
@@ -117,7 +117,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     unset(
         "REDIS_USERNAME",
-        "user name for AUTH; default the token's oid claim, for tokens without one",
+        "user name for AUTH, for tokens without an oid claim; default: the token's oid claim",
     ),
     plain(
         "SAMPLE_KEY",
@@ -140,7 +140,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     secret(
         "AZURE_CLIENT_CERTIFICATE_PASSWORD",
-        "password of that file, where it has one",
+        "password of that file, if it has one",
     ),
     unset(
         "AZURE_FEDERATED_TOKEN_FILE",
@@ -166,23 +166,23 @@ pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "RUST_LOG",
         "info",
-        "what is logged, as tracing directives; info,access=off leaves out the line a request",
+        "log filter, as tracing directives; info,access=off disables the line per request",
     ),
     plain(
         "OTEL_SDK_DISABLED",
         "false",
-        "true exports nothing by OTLP, whatever else is set",
+        "true disables every export by OTLP",
     ),
     plain(
         "OTEL_TRACES_EXPORTER",
         "otlp",
-        "otlp or none; otlp exports where there is an endpoint",
+        "otlp or none; otlp exports if there is an endpoint",
     ),
     plain("OTEL_LOGS_EXPORTER", "none", "otlp or none"),
     plain(
         "OTEL_METRICS_EXPORTER",
         "none",
-        "otlp or none; /metrics stays whatever is chosen",
+        "otlp or none; /metrics is served either way",
     ),
     unset(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -196,7 +196,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "OTEL_EXPORTER_OTLP_TIMEOUT",
         "10000",
-        "limit of one export, in milliseconds",
+        "timeout of one export, in milliseconds",
     ),
     secret(
         "OTEL_EXPORTER_OTLP_HEADERS",
@@ -204,29 +204,29 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     unset(
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "for traces alone; taken as it is, without a path added",
+        "for traces only; used as it is, without a path added",
     ),
-    unset("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "for traces alone"),
-    unset("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "for traces alone"),
-    secret("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "for traces alone"),
+    unset("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "for traces only"),
+    unset("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "for traces only"),
+    secret("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "for traces only"),
     unset(
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-        "for logs alone; taken as it is, without a path added",
+        "for logs only; used as it is, without a path added",
     ),
-    unset("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "for logs alone"),
-    unset("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "for logs alone"),
-    secret("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "for logs alone"),
+    unset("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "for logs only"),
+    unset("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "for logs only"),
+    secret("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "for logs only"),
     unset(
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-        "for metrics alone; taken as it is, without a path added",
+        "for metrics only; used as it is, without a path added",
     ),
-    unset("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "for metrics alone"),
-    unset("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "for metrics alone"),
-    secret("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "for metrics alone"),
+    unset("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "for metrics only"),
+    unset("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "for metrics only"),
+    secret("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "for metrics only"),
     plain(
         "OTEL_SERVICE_NAME",
         "entra-redis",
-        "service.name of everything exported; service.name in OTEL_RESOURCE_ATTRIBUTES gives way to it",
+        "service.name of everything exported; overrides service.name in OTEL_RESOURCE_ATTRIBUTES",
     ),
     unset(
         "OTEL_RESOURCE_ATTRIBUTES",
@@ -238,37 +238,37 @@ pub(super) const VARIABLES: &[Variable] = &[
     ),
     unset(
         "HOSTNAME",
-        "the same where that is unset; the pod's name, set by Kubernetes",
+        "the same if that is unset; the pod's name, set by Kubernetes",
     ),
     plain(
         "OTEL_TRACES_SAMPLER",
         "parentbased_always_on",
-        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio; those of parentbased_ heed the caller's traceparent",
+        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio; those of parentbased_ follow the caller's traceparent",
     ),
     plain(
         "OTEL_TRACES_SAMPLER_ARG",
         "1.0",
-        "share of traces for the samplers of traceidratio, 0.0 to 1.0",
+        "fraction of traces for the samplers of traceidratio, 0.0 to 1.0",
     ),
     plain(
         "OTEL_BSP_SCHEDULE_DELAY",
         "5000",
-        "longest wait of a span before it is exported, in milliseconds",
+        "longest delay before a span is exported, in milliseconds",
     ),
     plain(
         "OTEL_BSP_MAX_QUEUE_SIZE",
         "2048",
-        "spans that wait for export; with more, the newest are dropped and counted",
+        "limit of spans waiting for export; beyond it the newest are dropped and counted",
     ),
     plain(
         "OTEL_BLRP_SCHEDULE_DELAY",
         "1000",
-        "longest wait of a log record before it is exported, in milliseconds",
+        "longest delay before a log record is exported, in milliseconds",
     ),
     plain(
         "OTEL_BLRP_MAX_QUEUE_SIZE",
         "2048",
-        "log records that wait for export; with more, the newest are dropped and counted",
+        "limit of log records waiting for export; beyond it the newest are dropped and counted",
     ),
     plain(
         "OTEL_METRIC_EXPORT_INTERVAL",
@@ -278,16 +278,16 @@ pub(super) const VARIABLES: &[Variable] = &[
     plain(
         "DRAIN_DELAY",
         "5s",
-        "wait between not ready and not accepting, for load balancers to notice; may be 0s",
+        "delay between not ready and not accepting, for load balancers to notice; may be 0s",
     ),
     plain(
         "DRAIN_TIMEOUT",
         "20s",
-        "limit for open requests to finish after that",
+        "timeout for open requests to finish after that",
     ),
 ];
 
-/// The variable of this name, if it is one of ours.
+/// Returns the variable of this name, if it is known.
 pub(super) fn known(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)
 }

@@ -10,8 +10,10 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "client-certificate")]
+use std::sync::Arc;
 use std::{
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 

@@ -186,7 +186,6 @@ impl Refresher {
     }
 
     /// Compares a token that was received with the current one.
-
     fn classify(&self, token: AccessToken) -> Result<Outcome, Error> {
         let now = SystemTime::now();
         let remaining = token

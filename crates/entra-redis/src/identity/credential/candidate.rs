@@ -11,13 +11,13 @@ const IMDS_PROBE_URL: &str =
     "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
 
 /// Checks that the Azure Instance Metadata Service answers. It refuses requests without its header with 400 (Azure page
-/// "Azure Instance Metadata Service"), which tells it from a proxy that answers for the whole network.
+/// "Azure Instance Metadata Service"), which distinguishes it from a proxy that answers for the whole network.
 pub(super) async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static str> {
-    let answer = client
+    let request = client
         .get(IMDS_PROBE_URL)
         .timeout(IMDS_PROBE_TIMEOUT)
         .send();
-    match answer.await {
+    match request.await {
         Ok(answer) if answer.status() == reqwest::StatusCode::BAD_REQUEST => Ok(()),
         Ok(_) => {
             Err("not set: IDENTITY_ENDPOINT, and 169.254.169.254 is not Azure's metadata service")

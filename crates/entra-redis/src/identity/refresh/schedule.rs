@@ -9,7 +9,7 @@ const REFRESH_FRACTION: f64 = 0.75;
 const REFRESH_JITTER: f64 = 0.10;
 
 /// The shortest timeout of an attempt while there is a live token; the longest is half of its remaining life, so that a
-/// hanging endpoint can be asked again.
+/// hanging endpoint gets another request.
 const MIN_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The timeout of three attempts of four without a live token, or a quarter of the source's own if that is longer.
 const SHORT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

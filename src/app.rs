@@ -227,7 +227,7 @@ impl App {
 
 /// Builds the pool with the credential that the configuration names.
 fn pool(config: &Config) -> Result<Pool, Error> {
-    let mut pool = Pool::from_config(config.redis.clone());
+    let mut pool = entra_redis::pool::Builder::from(config.redis.clone());
     if config.redis.auth == Auth::Entra {
         pool = pool.token_source(Arc::new(AzureCredential::new(config.identity.clone())?));
     }

@@ -114,11 +114,7 @@ fn host_name(text: &str) -> Result<String, String> {
 fn host_and_port(text: &str) -> Result<String, String> {
     match text.parse::<Endpoint>() {
         Ok(endpoint) => Ok(endpoint.to_string()),
-        Err(error) => Err(error
-            .faults()
-            .iter()
-            .map(|f| format!("expected {}", f.expected))
-            .collect()),
+        Err(error) => Err(format!("expected {}", error.expected())),
     }
 }
 

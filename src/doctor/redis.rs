@@ -62,7 +62,7 @@ pub(super) async fn sign_in(
     token: Option<AccessToken>,
 ) -> (Verdict, Option<Pool>) {
     let username = token.as_ref().map(|token| token.username.clone());
-    let mut builder = Pool::from_config(config.redis.clone());
+    let mut builder = entra_redis::pool::Builder::from(config.redis.clone());
     if let Some(token) = token {
         builder = builder.token_source(Arc::new(Held(token)));
     }

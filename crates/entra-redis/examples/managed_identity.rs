@@ -6,7 +6,7 @@
 use std::{error::Error, time::SystemTime};
 
 use entra_redis::{
-    config::{Config, Environment},
+    env::{Environment, Identity},
     identity::{AzureCredential, ManagedIdentity, TokenSource},
 };
 
@@ -21,9 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut environment = Environment::from_process();
     environment.set("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential");
-    environment.set_default("REDIS_ENDPOINT", "localhost:6380"); // not used here
-    let config = Config::new(&environment)?;
-    let credential = AzureCredential::new(config.identity)?.managed_identity(identity)?;
+    let settings = Identity::from_environment(&environment)?;
+    let credential = AzureCredential::new(settings)?.managed_identity(identity)?;
     let token = credential.fetch().await?;
     let life = token.expires_at.duration_since(SystemTime::now())?;
     println!("{} for {} s", token.username, life.as_secs());

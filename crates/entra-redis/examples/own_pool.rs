@@ -3,16 +3,16 @@
 use std::{error::Error, sync::Arc};
 
 use entra_redis::{
-    config::{Config, Environment},
+    env::{Environment, Settings},
     identity::AzureCredential,
-    pool::Pool,
+    pool::Builder,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let config = Config::new(&Environment::from_process())?; // REDIS_ENDPOINT, AZURE_… and the others
-    let credential = Arc::new(AzureCredential::new(config.identity)?);
-    let pool = Pool::from_config(config.redis)
+    let settings = Settings::new(&Environment::from_process())?; // REDIS_ENDPOINT, AZURE_… and the others
+    let credential = Arc::new(AzureCredential::new(settings.identity)?);
+    let pool = Builder::from(settings.redis)
         .token_source(credential)
         .build()?;
 

@@ -2,11 +2,11 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use entra_redis::{AzureCredential, Pool, config::{Config, Environment}};
+//! use entra_redis::{AzureCredential, Pool, env::{Environment, Settings}};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::new(&Environment::from_process())?;
-//! let credential = Arc::new(AzureCredential::new(config.identity)?);
+//! let settings = Settings::new(&Environment::from_process())?;
+//! let credential = Arc::new(AzureCredential::new(settings.identity)?);
 //! let pool = Pool::builder("cache.westeurope.redis.azure.net".parse()?)
 //!     .token_source(credential)
 //!     .build()?;
@@ -16,9 +16,10 @@
 //! # }
 //! ```
 //!
-//! Data goes one way: environment → [`config`] → [`identity`] → [`pool`].
+//! Data goes one way: environment → [`env`] → [`identity`] → [`pool`].
 
-pub mod config;
+mod endpoint;
+pub mod env;
 pub mod file;
 pub mod identity;
 pub mod pool;
@@ -28,6 +29,7 @@ pub mod tls;
 pub mod trace;
 
 pub use self::{
+    endpoint::{Endpoint, InvalidEndpoint},
     identity::AzureCredential,
     pool::{Connection, Error, Pool},
     secret::Secret,

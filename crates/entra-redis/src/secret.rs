@@ -31,6 +31,45 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The text shown instead of a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
+/// The longest part of a value that is quoted, in characters.
+const MAX_QUOTED: usize = 100;
+
+/// Returns whether a value, perhaps pasted into the wrong variable, could be a secret: a connection string, a URL with a
+/// password, a token, or a word like a key or a client secret (20 characters and more, of all three kinds).
+pub(crate) fn may_hold_a_secret(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    if lower.contains('@') || lower.contains("password=") || lower.contains("key=") {
+        return true;
+    }
+    let is_of_a_word = |c: char| c.is_ascii_alphanumeric() || "+=_~-".contains(c);
+    value.split(|c| !is_of_a_word(c)).any(|word| {
+        let has = |kind: fn(&char) -> bool| word.chars().any(|c| kind(&c));
+        word.len() >= 20
+            && has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase)
+            && has(char::is_ascii_digit)
+    })
+}
+
+/// Returns a value for display: on one line, of bounded length, hidden where it may contain a secret.
+pub(crate) fn quoted(value: &str, is_secret: bool) -> String {
+    if is_secret || may_hold_a_secret(value) {
+        return HIDDEN.to_owned();
+    }
+    let mut text: String = value
+        .chars()
+        .take(MAX_QUOTED)
+        .flat_map(char::escape_debug)
+        .collect();
+    if value.chars().nth(MAX_QUOTED).is_some() {
+        text.push('…');
+    }
+    format!("`{text}`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

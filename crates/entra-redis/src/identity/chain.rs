@@ -7,7 +7,7 @@
 //! - A credential that variables configure is the only candidate, because only "not configured" moves on to the next.
 //! - Each credential that is skipped has a reason that contains the fix.
 
-use crate::config::{CredentialChoice, CredentialName, Identity};
+use crate::env::{CredentialChoice, CredentialName, Identity};
 
 /// The credentials to try, and the rest with the reasons.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,18 +126,18 @@ fn workload_identity(identity: &Identity) -> Verdict {
 
 fn managed_identity(identity: &Identity) -> Verdict {
     match identity.identity_endpoint {
-        crate::config::IdentityEndpoint::Complete => Verdict::Configured,
-        crate::config::IdentityEndpoint::WithoutHeader => Verdict::Skipped(
+        crate::env::IdentityEndpoint::Complete => Verdict::Configured,
+        crate::env::IdentityEndpoint::WithoutHeader => Verdict::Skipped(
             "IDENTITY_ENDPOINT is set but IDENTITY_HEADER is not: this kind of managed identity is not supported".to_owned(),
         ),
-        crate::config::IdentityEndpoint::Unset => Verdict::Unknown,
+        crate::env::IdentityEndpoint::Unset => Verdict::Unknown,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Environment};
+    use crate::env::{Environment, Settings};
 
     const TENANT: (&str, &str) = ("AZURE_TENANT_ID", "contoso.example");
     const CLIENT: (&str, &str) = ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-000000000001");
@@ -186,7 +186,7 @@ mod tests {
         for (pairs, candidates, reasons) in TABLE {
             let mut environment: Environment = pairs.iter().copied().collect();
             environment.set("REDIS_ENDPOINT", "localhost:6379");
-            let config = Config::new(&environment).expect("the pairs are valid");
+            let config = Settings::new(&environment).expect("the pairs are valid");
             let selection = select(&config.identity);
             let names: Vec<_> = selection
                 .candidates
@@ -222,7 +222,7 @@ mod tests {
             let choices = ["", "prod", "dev"].into_iter().chain(CredentialName::ALL.map(CredentialName::as_str));
             environment.set("AZURE_TOKEN_CREDENTIALS", choices.collect::<Vec<_>>()[choice]);
             environment.set("REDIS_ENDPOINT", "localhost:6379");
-            let shown = match Config::new(&environment) {
+            let shown = match Settings::new(&environment) {
                 Ok(config) => {
                     let selection = select(&config.identity);
                     let all = selection.candidates.len() + selection.skipped.len();

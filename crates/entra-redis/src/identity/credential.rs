@@ -29,7 +29,7 @@ use super::{
     source::{AccessToken, Error, Skipped, TokenSource},
 };
 use crate::{
-    config::{CredentialName, Identity, IdentityEndpoint},
+    env::{CredentialName, Identity, IdentityEndpoint},
     secret::Secret,
     tls,
 };

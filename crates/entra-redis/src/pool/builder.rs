@@ -19,7 +19,7 @@ use super::{
     policy,
 };
 use crate::{
-    config::{self, Auth, ClusteringPolicy},
+    env::{self, Auth, ClusteringPolicy},
     identity::{Refresher, TokenSource},
     secret::Secret,
     tls,
@@ -29,20 +29,23 @@ use crate::{
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
-    config: config::Redis,
+    config: env::Redis,
     source: Option<Arc<dyn TokenSource>>,
     ca_file: Option<PathBuf>,
 }
 
-impl Builder {
-    pub(super) fn new(config: config::Redis) -> Self {
+/// A builder with these settings, such as those of [`env::Settings`]. If they ask for tokens, it still needs their source.
+impl From<env::Redis> for Builder {
+    fn from(config: env::Redis) -> Self {
         Self {
             config,
             source: None,
             ca_file: None,
         }
     }
+}
 
+impl Builder {
     /// Authenticates with tokens from this source, which is asked again before each token expires.
     pub fn token_source(mut self, source: Arc<dyn TokenSource>) -> Self {
         self.config.auth = Auth::Entra;
@@ -152,7 +155,7 @@ impl fmt::Debug for Builder {
 
 /// The parts of a pool that can be started without a failure.
 struct Validated {
-    config: config::Redis,
+    config: env::Redis,
     tls: Option<Arc<ClientConfig>>,
     credentials: Credentials,
     refresher: Option<Refresher>,

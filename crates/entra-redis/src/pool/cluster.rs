@@ -48,7 +48,7 @@ use super::{
     error::Error,
     node::{Node, NodeFactory, NodeHandle, maintainer::Availability},
 };
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 /// The nodes of a cluster and its slot map.
 pub(super) struct Cluster {

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use redis::RedisError;
 
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 /// A failure to run a command.
 #[derive(Debug, Clone, thiserror::Error)]

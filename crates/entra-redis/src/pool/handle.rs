@@ -33,7 +33,7 @@ use super::{
     trace::{command as command_span, record_code, waiting},
 };
 use crate::{
-    config::{self, ClusteringPolicy, Endpoint},
+    env::{self, ClusteringPolicy, Endpoint},
     identity::{self, Tokens},
     trace,
 };
@@ -126,12 +126,7 @@ pub struct Answering {
 impl Pool {
     /// Returns a builder of a pool for `endpoint`: TLS, and tokens from a source that the builder still needs.
     pub fn builder(endpoint: Endpoint) -> Builder {
-        Builder::new(config::Redis::new(endpoint))
-    }
-
-    /// Returns a builder of a pool with these settings. If they ask for tokens, the builder still needs their source.
-    pub fn from_config(config: config::Redis) -> Builder {
-        Builder::new(config)
+        Builder::from(env::Redis::new(endpoint))
     }
 
     /// Returns a live connection, shared with other callers.

@@ -34,7 +34,7 @@ use self::{
     manager::{Manager, Objects},
 };
 use super::{error::Error, instruments};
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 /// The read side of one node, shared by callers.
 pub(super) struct Node {

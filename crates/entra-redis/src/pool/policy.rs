@@ -18,7 +18,7 @@ use super::{
     node::Node,
 };
 use crate::{
-    config::{ClusteringPolicy, Endpoint},
+    env::{ClusteringPolicy, Endpoint},
     report::ErrorChain,
 };
 

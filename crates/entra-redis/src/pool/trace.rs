@@ -11,7 +11,7 @@ use tracing::{Instrument, Span, field::Empty, trace_span};
 
 use super::error::Error;
 use crate::{
-    config::Endpoint,
+    env::Endpoint,
     trace::{self, TARGET},
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{config::CredentialName, identity::source::Error};
+use crate::{env::CredentialName, identity::source::Error};
 
 /// The timeout of the probe. IMDS answers in milliseconds where it exists; elsewhere its address drops packets. The value
 /// is that of the Azure SDKs' own DefaultAzureCredential.

@@ -21,7 +21,7 @@ use azure_identity::{
 
 use super::{AzureCredential, ManagedIdentity};
 use crate::{
-    config::CredentialName,
+    env::CredentialName,
     identity::{
         explain,
         source::{Error, Sanitised},

@@ -5,7 +5,7 @@ use entra_redis_emulator::{Emulator, Options};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{Config, Environment};
+use crate::env::{Environment, Settings};
 
 /// The metadata service's requests as azure_identity sends them, redirected to the emulator by a proxy.
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn requests_to_the_metadata_service_are_as_documented() {
         ("REDIS_ENDPOINT", "localhost:1"),
     ];
     let environment: Environment = pairs.into_iter().collect();
-    let config = Config::new(&environment).expect("the pairs are valid");
+    let config = Settings::new(&environment).expect("the pairs are valid");
     let mut credential = AzureCredential::new(config.identity).expect("it can be set up");
     let endpoint = variables["IDENTITY_ENDPOINT"].trim_end_matches("/msi/token");
     let proxy = reqwest::Proxy::http(endpoint).expect("it is a URL");

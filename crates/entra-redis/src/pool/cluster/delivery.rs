@@ -19,7 +19,7 @@ use super::{
     request::{Reply, Request},
     slots,
 };
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 /// Pauses before a command that Redis could not run just now is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);

@@ -13,7 +13,7 @@ use super::{
     slots::{self, Map},
 };
 use crate::{
-    config::Endpoint,
+    env::Endpoint,
     pool::node::{connection::NodeConnection, maintainer::Availability},
 };
 

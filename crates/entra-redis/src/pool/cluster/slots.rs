@@ -7,7 +7,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 use redis::Value;
 
 use super::super::node::Node;
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 const SLOTS: u16 = 16384;
 /// The index of a slot without a primary.

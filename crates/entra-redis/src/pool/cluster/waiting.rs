@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_wait_follows_from_the_nodes_availability() {
         let flapping = || {
-            let endpoint = crate::config::Endpoint::announced("10.0.0.4", 8501);
+            let endpoint = crate::env::Endpoint::announced("10.0.0.4", 8501);
             Error::Unavailable(Arc::new(ConnectError::Flapping { endpoint }))
         };
         for (availability, is_stopped, expected) in [

@@ -11,7 +11,7 @@ use super::super::{
     instruments,
     trace::{auth as auth_span, record_code},
 };
-use crate::{config::Endpoint, identity::Token, secret::Secret, trace};
+use crate::{env::Endpoint, identity::Token, secret::Secret, trace};
 
 /// Returns AUTH with the user name and the token.
 pub(super) fn auth_with_token(token: &Token) -> Cmd {

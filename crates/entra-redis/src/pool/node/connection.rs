@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
 use super::super::instruments;
-use crate::{config::Endpoint, identity::Token};
+use crate::{env::Endpoint, identity::Token};
 
 /// A connection to one node that keeps itself authenticated. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]

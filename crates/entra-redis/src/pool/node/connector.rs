@@ -25,7 +25,7 @@ use super::{
     transport::{dial, handshake, resolve},
 };
 use crate::{
-    config::Endpoint,
+    env::Endpoint,
     identity::{Token, Tokens},
     secret::Secret,
 };

@@ -27,7 +27,7 @@ use super::{
     auth::{auth_with_token, authenticate},
     connection::{Authenticated, CloseReason, ConnectionState},
 };
-use crate::{config::Endpoint, identity::Tokens};
+use crate::{env::Endpoint, identity::Tokens};
 
 /// Azure asks clients to stagger AUTH: each connection waits a random time up to this share of its own token's remaining
 /// life, and up to the limit, so that it is re-authenticated long before the 3 minutes before expiry that Azure asks for.

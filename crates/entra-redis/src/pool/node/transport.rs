@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::super::error::ConnectError;
-use crate::config::Endpoint;
+use crate::env::Endpoint;
 
 /// Azure closes connections that were idle for 10 minutes, and a lost node does not respond: keep-alive probes after half
 /// a minute without traffic prevent the former and detect the latter.

@@ -80,8 +80,8 @@ fn a_key_is_required_with_auth_key_and_warned_about_without() {
     assert_eq!(
         config.warnings,
         [
-            Warning::UnknownVariable("REDIS_TSL".to_owned()),
-            Warning::UnusedKey
+            Warning::Library(env::Warning::UnknownVariable("REDIS_TSL".to_owned())),
+            Warning::Library(env::Warning::UnusedKey)
         ]
     );
 }
@@ -143,7 +143,7 @@ fn a_secret_in_the_wrong_variable_is_not_quoted() {
         format!("eyJ{noise}.eyJ{noise}.{noise}"), // of a token
     ];
     for secret in &secrets {
-        for variable in VARIABLES {
+        for variable in VARIABLES.iter() {
             let mut environment = Environment::from_iter([(variable.name, secret.as_str())]);
             environment.set_default("REDIS_ENDPOINT", "localhost:1");
             let shown = environment.shown(variable).unwrap_or_default();
@@ -301,7 +301,7 @@ fn certificate_authorities_are_parsed_once_and_a_bad_file_is_a_fault() {
     std::fs::remove_dir_all(folder).expect("it is ours");
     let redis = config.redis;
     let additional = redis.ca_file.as_ref();
-    assert!(crate::tls::client_config(&redis.roots, additional).is_ok());
+    assert!(entra_redis::tls::client_config(&redis.roots, additional).is_ok());
     let cut_off = pem.replace("-----END", "-----EN");
     let malformed = tempfile::NamedTempFile::new().expect("there is room");
     std::fs::write(malformed.path(), cut_off).expect("there is room");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    Environment, LogFormat, Otlp, OtlpProtocol, Roots, Telemetry, Warning, fault::Parser, parse,
+    Environment, LogFormat, Otlp, OtlpProtocol, Parser, Roots, Telemetry, Warning, parse,
     variables::known,
 };
 
@@ -73,7 +73,7 @@ const METRICS: Signal = Signal {
 };
 
 pub(super) fn telemetry(
-    parser: &mut Parser,
+    parser: &mut Parser<'_>,
     environment: &Environment,
     roots: Roots,
     warnings: &mut Vec<Warning>,
@@ -159,7 +159,7 @@ impl AllSignals {
     /// Returns the export of one signal; `None` if it is not exported.
     fn signal(
         &self,
-        parser: &mut Parser,
+        parser: &mut Parser<'_>,
         environment: &Environment,
         signal: &Signal,
         warnings: &mut Vec<Warning>,

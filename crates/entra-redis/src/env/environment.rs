@@ -1,19 +1,23 @@
 //! A snapshot of the environment: the only place that reads the process's variables.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::de::DeserializeOwned;
 
-use super::{
-    fault::{Fault, HIDDEN, may_hold_a_secret},
-    variables::{Variable, known},
-};
+use super::variables::Variable;
+use crate::secret::{HIDDEN, may_hold_a_secret};
 
 /// A snapshot of variables, taken from the process or made from pairs.
+///
+/// Its `Debug` output contains no values, which may be secrets.
 #[derive(Clone, Default)]
 pub struct Environment {
     pub(super) values: BTreeMap<String, String>,
-    pub(super) faults: Vec<Fault>,
+    /// The variables whose values are not UTF-8.
+    not_utf8: BTreeSet<String>,
 }
 
 impl Environment {
@@ -26,16 +30,14 @@ impl Environment {
             };
             match value.into_string() {
                 Ok(value) => environment.set(name, value),
-                Err(_) => environment
-                    .faults
-                    .extend(known(&name).map(|variable| Fault {
-                        variable: variable.name,
-                        found: Some("(bytes that are not UTF-8)".to_owned()),
-                        expected: "UTF-8 text",
-                    })),
+                Err(_) => _ = environment.not_utf8.insert(name),
             }
         }
         environment
+    }
+
+    pub(super) fn is_not_utf8(&self, name: &str) -> bool {
+        self.not_utf8.contains(name)
     }
 
     /// Sets one variable; an empty value unsets it.
@@ -79,8 +81,11 @@ impl Environment {
         self.values.get(name).cloned()
     }
 
-    /// Reads a section of optional texts.
-    pub(super) fn section<T: DeserializeOwned>(&self) -> T {
+    /// Reads a section: a struct of optional texts, whose fields are named like the variables.
+    ///
+    /// # Panics
+    /// A field is of another type.
+    pub fn section<T: DeserializeOwned>(&self) -> T {
         let pairs = self.values.iter().map(|(k, v)| (k.clone(), v.clone()));
         envy::from_iter(pairs).expect("a section has only optional strings, which any text fits")
     }
@@ -93,5 +98,13 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
             environment.set(name, value);
         }
         environment
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("variables", &self.values.len())
+            .finish_non_exhaustive()
     }
 }

@@ -1,32 +1,36 @@
-//! The sections: the variables that envy reads of each, and the parsing and checking of their values.
+//! The sections: the variables that envy reads for each, and their typed values, checked against each other.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::{
-    Auth, ClusteringPolicy, CredentialChoice, CredentialName, Environment, Http, Identity,
-    IdentityEndpoint, Redis, Roots, Warning,
-    fault::{Fault, Parser},
-    parse,
-    variables::known,
+    Auth, ClusteringPolicy, CredentialChoice, CredentialName, Environment, Identity,
+    IdentityEndpoint, Redis, Roots, Warning, parse, parser::Parser, variables::VARIABLES,
 };
-use crate::secret::Secret;
+use crate::{endpoint, secret::Secret};
+
+/// Reads all sections; `None` in place of the connection's settings if there is no valid endpoint, which is a fault.
+pub fn read(
+    parser: &mut Parser<'_>,
+    environment: &Environment,
+    warnings: &mut Vec<Warning>,
+) -> (Option<Redis>, Identity) {
+    warnings.extend(unknown_variables(environment));
+    let identity = identity(parser, environment.section());
+    let roots = identity.roots.clone();
+    let redis = redis(parser, environment.section(), roots, warnings);
+    if redis
+        .as_ref()
+        .is_some_and(|redis| redis.auth == Auth::Entra)
+    {
+        check_named_credential(parser, &identity);
+    }
+    (redis, identity)
+}
 
 // For envy every field is optional text, so that reading a section cannot fail and our own parser can report every fault
 // instead of the first. The field names are the variables' names.
-
-#[derive(Deserialize)]
-pub(super) struct HttpVariables {
-    host: Option<String>,
-    port: Option<String>,
-    admin_port: Option<String>,
-    request_timeout: Option<String>,
-    max_concurrent_requests: Option<String>,
-}
 
 #[derive(Deserialize)]
 pub(super) struct RedisVariables {
@@ -59,49 +63,20 @@ pub(super) struct IdentityVariables {
     identity_header: Option<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct ServiceVariables {
-    pub(super) sample_key: Option<String>,
-    pub(super) drain_delay: Option<String>,
-    pub(super) drain_timeout: Option<String>,
-}
-
-pub(super) fn http(parser: &mut Parser, raw: HttpVariables) -> Http {
-    let host: IpAddr = parser.defaulted("HOST", raw.host, parse::ip_address);
-    let port = parser.defaulted("PORT", raw.port, parse::port);
-    let admin_port = parser.optional("ADMIN_PORT", raw.admin_port, |text| {
-        match parse::port(text)? {
-            same if same == port && same != 0 => Err("a port other than PORT"),
-            other => Ok(other),
-        }
-    });
-    Http {
-        public: SocketAddr::new(host, port),
-        admin: admin_port.map(|port| SocketAddr::new(host, port)),
-        request_timeout: parser.defaulted("REQUEST_TIMEOUT", raw.request_timeout, parse::duration),
-        max_concurrent_requests: parser.defaulted(
-            "MAX_CONCURRENT_REQUESTS",
-            raw.max_concurrent_requests,
-            parse::count,
-        ),
-    }
-}
-
 pub(super) fn redis(
-    parser: &mut Parser,
+    parser: &mut Parser<'_>,
     raw: RedisVariables,
     roots: Roots,
     warnings: &mut Vec<Warning>,
 ) -> Option<Redis> {
-    let is_refused = |fault: &Fault| fault.variable == "REDIS_ENDPOINT";
-    if raw.redis_endpoint.is_none() && !parser.faults.iter().any(is_refused) {
+    if raw.redis_endpoint.is_none() && !parser.has_fault("REDIS_ENDPOINT") {
         parser.fault(
             "REDIS_ENDPOINT",
             None,
             "host[:port] of the cache, such as NAME.REGION.redis.azure.net",
         );
     }
-    let endpoint = parser.optional("REDIS_ENDPOINT", raw.redis_endpoint, parse::endpoint);
+    let endpoint = parser.optional("REDIS_ENDPOINT", raw.redis_endpoint, endpoint::parse);
     let clustering_policy = parser.defaulted(
         "REDIS_CLUSTERING_POLICY",
         raw.redis_clustering_policy,
@@ -169,7 +144,7 @@ pub(super) fn redis(
     })
 }
 
-pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity {
+pub(super) fn identity(parser: &mut Parser<'_>, raw: IdentityVariables) -> Identity {
     Identity {
         choice: parser
             .optional(
@@ -204,7 +179,7 @@ pub(super) fn identity(parser: &mut Parser, raw: IdentityVariables) -> Identity 
 }
 
 /// Checks that a credential selected by name has its variables: without them, requests would fail forever.
-pub(super) fn check_named_credential(parser: &mut Parser, identity: &Identity) {
+pub(super) fn check_named_credential(parser: &mut Parser<'_>, identity: &Identity) {
     let CredentialChoice::Only(name) = identity.choice else {
         return;
     };
@@ -249,7 +224,9 @@ pub(super) fn unknown_variables(environment: &Environment) -> Vec<Warning> {
     environment
         .values
         .keys()
-        .filter(|name| name.starts_with("REDIS_") && known(name).is_none())
+        .filter(|name| {
+            name.starts_with("REDIS_") && VARIABLES.iter().all(|known| known.name != name.as_str())
+        })
         .filter(|name| !from_kubernetes(name))
         .map(|name| Warning::UnknownVariable(name.clone()))
         .collect()

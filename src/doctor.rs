@@ -9,6 +9,7 @@
 //! What does not belong here: mending anything, and a way to reach Azure or Redis that the service does not take.
 
 mod identity;
+pub(crate) mod local;
 mod network;
 mod redis;
 mod report;

@@ -9,7 +9,6 @@
 
 mod error;
 mod layers;
-pub mod local;
 mod log_level;
 mod metrics;
 mod openapi;

@@ -21,6 +21,8 @@
 
 #[cfg(feature = "service")]
 pub mod app;
+#[cfg(feature = "service")]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "service")]
 pub mod doctor;

@@ -9,8 +9,8 @@ use std::{
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-use super::{identity::minutes, report::Verdict};
-use crate::{config::Config, http::local};
+use super::{identity::minutes, local, report::Verdict};
+use crate::config::Config;
 
 /// As many connections as there are may be opened a few times over, in maintenance or a failover; more than that, and more
 /// than one a minute, and something closes them for good.

@@ -1,17 +1,16 @@
 //! The command `doctor`: findings as they come, on a terminal or for a program. What is looked at is the library's
-//! question, `entra_redis::doctor`.
+//! question, `crate::doctor`.
 
 use std::{io::IsTerminal, io::Write, process::ExitCode, time::Duration};
 
-use anstream::{AutoStream, ColorChoice};
-use clap::{Args, ValueEnum};
-use entra_redis::{
+use super::{block_on, complain};
+use crate::{
     config::Environment,
     doctor::{Progress, Report, examine},
     lifecycle,
 };
-
-use crate::{block_on, complain};
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, ValueEnum};
 
 /// Pause before the next round of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(5);

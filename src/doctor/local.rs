@@ -20,7 +20,7 @@ use crate::config::Http;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Where probes and metrics are, as this machine reaches it.
-pub fn address(http: &Http) -> SocketAddr {
+pub(crate) fn address(http: &Http) -> SocketAddr {
     let mut address = http.admin.unwrap_or(http.public);
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -34,7 +34,7 @@ pub fn address(http: &Http) -> SocketAddr {
 ///
 /// # Errors
 /// Nobody listens, or the answer does not come within 2 seconds or is no HTTP.
-pub async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let asked = async {
         let mut connection = TcpStream::connect(address).await?;
         let request =

@@ -10,14 +10,14 @@ use std::{
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use entra_redis::emulator::{Controls, Counts};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{complain, print};
+use super::super::{complain, print};
+use crate::emulator::{Controls, Counts};
 
 /// How often `dev` looks whether a token rotated.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

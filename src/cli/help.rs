@@ -1,6 +1,6 @@
 //! What `--help` tells beyond the options: examples to copy, the environment that is heeded, the exit codes.
 //!
-//! `main` hangs each page under its command; `-h` stays without them. What always holds: no line is longer than 80
+//! `cli` hangs each page under its command; `-h` stays without them. What always holds: no line is longer than 80
 //! columns, and a line that begins at the margin and ends with a colon is a heading. What does not belong here: what an
 //! option does, which stands at the option.
 

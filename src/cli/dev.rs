@@ -1,9 +1,9 @@
 //! The commands of the workbench: `dev` and `emulate`.
 //!
 //! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
-//! variables. Nothing here is in a production build. What `dev` says meanwhile is `telling`'s.
+//! variables. Nothing here is in a production build. What `dev` says meanwhile is `output`'s.
 
-mod telling;
+mod output;
 
 use std::{
     io,
@@ -14,17 +14,17 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use entra_redis::{
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use self::output::{Banner, tell, tell_end, url};
+use super::{block_on, print, serve_until};
+use crate::{
     app::{self, App},
     config::{Config, Endpoint, Environment, Http},
     emulator::{self, Emulator, FederatedCredential, KeySource},
     lifecycle,
 };
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-
-use self::telling::{Banner, tell, tell_end, url};
-use crate::{block_on, print, run};
 
 /// Options of both commands.
 #[derive(Args)]
@@ -97,7 +97,7 @@ pub(crate) struct EmulateOptions {
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
-    match entra_redis::config::duration(text) {
+    match crate::config::duration(text) {
         Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(lifetime),
         Ok(_) => Err("expected at least 1s: tokens count whole seconds".to_owned()),
         Err(expected) => Err(format!("expected {expected}")),
@@ -239,7 +239,7 @@ pub(crate) fn dev(mut environment: Environment, options: DevOptions) -> anyhow::
         };
         let end = CancellationToken::new();
         let running = tokio::spawn(emulator.run(end.clone()));
-        let result = run(config, announce, stop).await;
+        let result = serve_until(config, announce, stop).await;
         telling.abort();
         end.cancel();
         running.await.context("the emulator failed")?;

@@ -24,8 +24,8 @@ use std::sync::{Arc, atomic::AtomicU64};
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::{
-    error::Problem,
+pub use self::error::Problem;
+pub(crate) use self::{
     layers::Limits,
     probes::{Readiness, RedisCheck},
     server::Server,
@@ -37,33 +37,33 @@ use crate::{
 };
 
 /// What handlers can reach.
-pub struct Context {
+pub(crate) struct Context {
     /// The way to Redis.
-    pub pool: Pool,
+    pub(crate) pool: Pool,
     /// What `/sample` reads and writes.
-    pub sample_key: String,
+    pub(crate) sample_key: String,
     /// Where the process stands.
-    pub lifecycle: Lifecycle,
+    pub(crate) lifecycle: Lifecycle,
     /// What the background check of Redis found.
-    pub redis: Readiness,
+    pub(crate) redis: Readiness,
     /// What was measured.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Answers of `/sample` so far.
-    pub visits: AtomicU64,
+    pub(crate) visits: AtomicU64,
     /// What is logged; `None` where somebody else's subscriber decides.
-    pub log_filter: Option<LogFilter>,
+    pub(crate) log_filter: Option<LogFilter>,
 }
 
 /// The routers of the two listeners.
-pub struct Routers {
+pub(crate) struct Routers {
     /// For everybody.
-    pub public: Router,
+    pub(crate) public: Router,
     /// For the cluster: probes and metrics. `None` where they are on the public one.
-    pub admin: Option<Router>,
+    pub(crate) admin: Option<Router>,
 }
 
 /// Puts the routers together. `more` are routes of the caller's own: they get the same limits, layers and errors.
-pub fn routers(
+pub(crate) fn routers(
     context: Arc<Context>,
     limits: &Limits,
     separate_admin: bool,
@@ -106,7 +106,7 @@ pub fn routers(
 }
 
 /// The OpenAPI document of all routes.
-pub fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let routes = public_routes().merge(admin_routes());
     openapi::document(routes.merge(this_machines_routes()).into_openapi())
 }

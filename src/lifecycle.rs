@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// Where the process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Not listening yet.
     Starting,
     /// Taking requests.
@@ -20,7 +20,7 @@ pub enum Phase {
 
 /// A handle to the phase; clones share it.
 #[derive(Debug, Clone)]
-pub struct Lifecycle(Arc<watch::Sender<Phase>>);
+pub(crate) struct Lifecycle(Arc<watch::Sender<Phase>>);
 
 impl Default for Lifecycle {
     fn default() -> Self {
@@ -30,12 +30,12 @@ impl Default for Lifecycle {
 
 impl Lifecycle {
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
     /// Moves on to a later phase; an earlier one changes nothing.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
             let moves = phase > *now;
             *now = phase.max(*now);

@@ -1,302 +1,148 @@
-//! The commands of the workbench: `dev` and `emulate`.
+//! The command `dev`: emulator and service in one process.
 //!
-//! Both run the emulator; `dev` runs the service against it in the same process, configured as any service would be, by
-//! variables. Nothing here is in a production build. What `dev` says meanwhile is `output`'s.
+//! The service is configured by variables, as any other deployment is. Nothing here is in a production build.
 
-mod output;
-
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+mod console;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::output::{Banner, tell, tell_end, url};
-use super::{block_on, print, serve_until};
+use self::console::{Banner, print_stopped, report, url};
+use super::{
+    block_on,
+    emulator_options::{EmulatorOptions, port_in_use},
+    serve::serve_until,
+};
 use crate::{
     app::{self, App},
-    config::{Config, Endpoint, Environment, Http},
-    emulator::{self, Emulator, FederatedCredential, KeySource},
+    config::{Config, Environment, Http},
+    emulator::{Controls, Emulator},
     lifecycle,
 };
 
-/// Options of both commands.
-#[derive(Args)]
-pub(crate) struct Options {
-    /// How long tokens live, such as 5s or 2m; at least 1s
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
-    token_lifetime: Duration,
-    /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    redis: Option<String>,
-    /// Let the emulated Redis be clustered by this policy of Azure's; without it, it is what the server behind it is
-    #[arg(long, value_name = "POLICY")]
-    clustering_policy: Option<ClusteringPolicy>,
-    #[command(flatten)]
-    federated: Option<Federated>,
-    /// The application's certificate (PEM, RSA): whoever signs with its key gets a token
-    #[arg(long, value_name = "FILE")]
-    client_certificate: Option<PathBuf>,
-}
-
-/// The policies that are not the server's own doing.
-#[derive(Clone, Copy, ValueEnum)]
-enum ClusteringPolicy {
-    #[value(name = "EnterpriseCluster")]
-    EnterpriseCluster,
-}
-
-/// A federated identity credential: all three or none.
-#[derive(Args)]
-#[group(requires_all = ["issuer", "subject", "keys"])]
-struct Federated {
-    /// Take assertions of this issuer instead of the emulator's own, such as a Kubernetes cluster's
-    #[arg(long = "federated-issuer", value_name = "URL", required = false)]
-    issuer: String,
-    /// Whom they must speak for, such as system:serviceaccount:default:app
-    #[arg(long = "federated-subject", value_name = "SUBJECT", required = false)]
-    subject: String,
-    /// The issuer's keys: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
-    #[arg(long = "federated-keys", value_name = "FILE|URL", required = false)]
-    keys: KeySource,
-}
+/// Variables that a shell may still have from another deployment, and that must not reach this one.
+const UNSET: [&str; 5] = [
+    "REDIS_TLS",
+    "REDIS_KEY",
+    "REDIS_CLUSTERING_POLICY",
+    "REDIS_USERNAME",
+    "REDIS_SCOPE",
+];
 
 /// Options of `dev`.
 #[derive(Args)]
-pub(crate) struct DevOptions {
+pub(super) struct Options {
     #[command(flatten)]
-    both: Options,
+    emulator: EmulatorOptions,
     /// Open the status page in a browser
     #[arg(long)]
     open: bool,
 }
 
-/// Options of `emulate`.
-#[derive(Args)]
-pub(crate) struct EmulateOptions {
-    #[command(flatten)]
-    both: Options,
-    /// The name by which clients on other machines reach it, such as a Kubernetes Service's
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
-    host_name: Option<String>,
-    /// Port of the managed identity endpoint (http), which also serves /ca.pem; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    identity_port: u16,
-    /// Port of the token endpoint (https); 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    authority_port: u16,
-    /// Port of Redis (TLS); 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    redis_port: u16,
-}
-
-fn lifetime(text: &str) -> Result<Duration, String> {
-    match crate::config::duration(text) {
-        Ok(lifetime) if lifetime >= Duration::from_secs(1) => Ok(lifetime),
-        Ok(_) => Err("expected at least 1s: tokens count whole seconds".to_owned()),
-        Err(expected) => Err(format!("expected {expected}")),
-    }
-}
-
-fn host_name(text: &str) -> Result<String, String> {
-    match rustls::pki_types::DnsName::try_from(text) {
-        Ok(name) => Ok(name.to_lowercase_owned().as_ref().to_owned()),
-        Err(_) => Err("expected a host name, such as emulator.default.svc".to_owned()),
-    }
-}
-
-fn host_and_port(text: &str) -> Result<String, String> {
-    match text.parse::<Endpoint>() {
-        Ok(endpoint) => Ok(endpoint.to_string()),
-        Err(error) => Err(error
-            .faults()
-            .iter()
-            .map(|f| format!("expected {}", f.expected))
-            .collect()),
-    }
-}
-
-/// Runs the emulator until told to stop.
-pub(crate) fn emulate(mut environment: Environment, options: EmulateOptions) -> anyhow::Result<()> {
-    environment.set_default("HOST", "127.0.0.1");
-    let host = Http::new(&environment)?.public.ip();
-    block_on(async {
-        let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
-        let ports = [
-            ("--identity-port", options.identity_port),
-            ("--authority-port", options.authority_port),
-            ("--redis-port", options.redis_port),
-        ];
-        let emulator = Emulator::bind(emulator::Options {
-            identity_port: options.identity_port,
-            authority_port: options.authority_port,
-            redis_port: options.redis_port,
-            host_name: options.host_name,
-            ..options.both.emulator(host)
-        })
-        .await
-        .map_err(|error| {
-            let taken = match &error {
-                emulator::Error::Bind { address, source } => taken(*address, source),
-                _ => None,
-            };
-            let option = ports.iter().find(|(_, port)| Some(*port) == taken);
-            anyhow::Error::new(error).context(match option {
-                Some((option, port)) => format!(
-                    "port {port} is taken by another program: give {option} another one, or 0 for a free one"
-                ),
-                None => "cannot start the emulator".to_owned(),
-            })
-        })?;
-        let lines: Vec<String> = emulator
-            .variables()
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        print(&lines.join("\n"))?;
-        let end = CancellationToken::new();
-        let mut running = tokio::spawn(emulator.run(end.clone()));
-        tokio::select! {
-            () = stop => end.cancel(),
-            ended = &mut running => return ended.context("the emulator failed"),
-        }
-        running.await.context("the emulator failed")
-    })
-}
-
-/// Runs emulator and service until told to stop.
+/// Runs emulator and service until SIGTERM or SIGINT.
 ///
-/// For a person it is calm: requests, trouble, and one line for each rotation. RUST_LOG says otherwise, and so does
-/// LOG_FORMAT=json, which is for programs.
-pub(crate) fn dev(mut environment: Environment, options: DevOptions) -> anyhow::Result<()> {
-    let DevOptions {
-        both: options,
-        open,
-    } = options;
+/// The log is short by default: requests, warnings, and one line for each token. `RUST_LOG` changes that, and so does
+/// `LOG_FORMAT=json`, which is for programs.
+pub(super) fn dev(mut environment: Environment, options: Options) -> anyhow::Result<()> {
     environment.set_default("HOST", "127.0.0.1");
     environment.set_default("DRAIN_DELAY", "0s"); // no load balancer must notice
     environment.set_default("LOG_FORMAT", "text");
-    let is_for_a_person = environment.is("LOG_FORMAT", "text");
-    if is_for_a_person {
+    let for_people = environment.is("LOG_FORMAT", "text");
+    if for_people {
         environment.set_default("RUST_LOG", "warn,access=info");
     }
     let host = Http::new(&environment)?.public.ip();
     block_on(async {
         let stop = lifecycle::stop_signal().context("cannot listen for signals")?;
-        let emulator = Emulator::bind(options.emulator(host))
+        let emulator = Emulator::bind(options.emulator.on(host))
             .await
             .context("cannot start the emulator")?;
-        // What a shell still has of another deployment must not reach this one.
-        for name in [
-            "REDIS_TLS",
-            "REDIS_KEY",
-            "REDIS_CLUSTERING_POLICY",
-            "REDIS_USERNAME",
-            "REDIS_SCOPE",
-        ] {
-            environment.unset(name);
-        }
-        for (name, value) in emulator.variables() {
-            environment.set(name, value);
-        }
-        // The one credential whose every part can be given in this process: azure_identity reads the variables of
-        // managed identity from the process itself.
-        environment.set("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential");
-        environment.set("REDIS_AUTH", "entra");
+        configure(&mut environment, emulator.variables());
         let config = Config::new(&environment)?;
-        let redis_endpoint = config.redis.endpoint.to_string();
-        let authority = config.identity.authority_host.clone();
-        let (bound, listens) = oneshot::channel();
-        let announce = |app: &App| {
-            let service = url(app.public_address());
-            let _ = bound.send(Banner {
-                probes: app.admin_address().map_or(service.clone(), url),
-                service,
-                authority,
-                redis_endpoint,
-                behind: options.redis,
-                lifetime: options.token_lifetime,
-                open,
-            });
-            Ok(())
-        };
-        let stopping = CancellationToken::new();
-        let telling = tokio::spawn(tell(
-            listens,
-            emulator.controls(),
-            is_for_a_person,
-            stopping.clone(),
-        ));
-        let stop = async {
-            stop.await;
-            stopping.cancel();
-        };
-        let end = CancellationToken::new();
-        let running = tokio::spawn(emulator.run(end.clone()));
-        let result = serve_until(config, announce, stop).await;
-        telling.abort();
-        end.cancel();
+        let controls = emulator.controls();
+        let stop_emulator = CancellationToken::new();
+        let running = tokio::spawn(emulator.run(stop_emulator.clone()));
+        let result = run_service(config, options, controls, for_people, stop).await;
+        stop_emulator.cancel();
         running.await.context("the emulator failed")?;
         result.map_err(with_another_port)?;
-        if is_for_a_person {
-            tell_end()?;
+        if for_people {
+            print_stopped()?;
         }
         Ok(())
     })
 }
 
-/// The port, where another program has it.
-fn taken(address: SocketAddr, error: &io::Error) -> Option<u16> {
-    (error.kind() == io::ErrorKind::AddrInUse).then_some(address.port())
+/// Points the service at the emulator.
+fn configure(
+    environment: &mut Environment,
+    variables: impl IntoIterator<Item = (&'static str, String)>,
+) {
+    for name in UNSET {
+        environment.unset(name);
+    }
+    for (name, value) in variables {
+        environment.set(name, value);
+    }
+    // The one credential whose every part can be given in this process: azure_identity reads the variables of managed
+    // identity from the process itself.
+    environment.set("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential");
+    environment.set("REDIS_AUTH", "entra");
 }
 
-/// Says what to do where the service's port is taken: so it is for whoever runs `dev` a second time.
-fn with_another_port(error: anyhow::Error) -> anyhow::Error {
-    let taken = match error.downcast_ref::<app::Error>() {
-        Some(app::Error::Bind {
-            variable,
-            address,
-            source,
-        }) => taken(*address, source).map(|port| (*variable, port)),
-        _ => None,
+/// Runs the service until `stop`; the banner is printed once it listens.
+async fn run_service(
+    config: Config,
+    options: Options,
+    controls: Controls,
+    for_people: bool,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let redis_endpoint = config.redis.endpoint.to_string();
+    let authority = config.identity.authority_host.clone();
+    let (bound, banner) = oneshot::channel();
+    let announce = |app: &App| {
+        let service = url(app.public_address());
+        let _ = bound.send(Banner {
+            probes: app.admin_address().map_or(service.clone(), url),
+            service,
+            authority,
+            redis_endpoint,
+            store: options.emulator.redis,
+            token_lifetime: options.emulator.token_lifetime,
+            opens_browser: options.open,
+        });
+        Ok(())
     };
-    let Some((variable, port)) = taken else {
+    let stopping = CancellationToken::new();
+    let console = tokio::spawn(report(banner, controls, for_people, stopping.clone()));
+    let stop = async {
+        stop.await;
+        stopping.cancel();
+    };
+    let result = serve_until(config, announce, stop).await;
+    console.abort();
+    result
+}
+
+/// Adds what to do when the service's port is in use, as it is when `dev` runs already.
+fn with_another_port(error: anyhow::Error) -> anyhow::Error {
+    let Some(app::Error::Bind {
+        variable,
+        address,
+        source,
+    }) = error.downcast_ref::<app::Error>()
+    else {
+        return error;
+    };
+    let Some(port) = port_in_use(*address, source) else {
         return error;
     };
     let next = port.checked_add(1).unwrap_or(port - 1);
-    error.context(format!(
-        "port {port} is taken by another program: `{variable}={next} entra-redis dev` takes another, {variable}=0 a free one"
-    ))
-}
-
-impl Options {
-    fn emulator(&self, host: IpAddr) -> emulator::Options {
-        emulator::Options {
-            host,
-            token_lifetime: self.token_lifetime,
-            redis: self.redis.clone(),
-            clustering_policy: match self.clustering_policy {
-                Some(ClusteringPolicy::EnterpriseCluster) => {
-                    emulator::ClusteringPolicy::EnterpriseCluster
-                }
-                None => emulator::ClusteringPolicy::OfServer,
-            },
-            federated_credential: self
-                .federated
-                .as_ref()
-                .map(|federated| FederatedCredential {
-                    issuer: federated.issuer.clone(),
-                    subject: federated.subject.clone(),
-                    keys: federated.keys.clone(),
-                }),
-            client_certificate: self.client_certificate.clone(),
-            ..Default::default()
-        }
-    }
+    let context = format!(
+        "port {port} is in use by another program: use another one with `{variable}={next} entra-redis dev`, or a free one with {variable}=0"
+    );
+    error.context(context)
 }

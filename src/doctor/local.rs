@@ -1,7 +1,6 @@
-//! Asks the service that runs on this machine with the same variables, as `healthcheck` and `doctor` do.
+//! A client of the service that runs on this machine with the same environment, for `doctor` and `healthcheck`.
 //!
-//! Over a plain socket: a client that could do more would read certificate authorities first, and fail where those are
-//! broken. What is asked answers at once or not at all, so that the limit is short.
+//! It uses a plain socket: a full HTTP client would load certificate authorities first, and fail where those are broken.
 
 use std::{
     io,
@@ -17,11 +16,16 @@ use tokio::{
 
 use crate::config::Http;
 
-const LIMIT: Duration = Duration::from_secs(2);
+/// The probes answer immediately or not at all.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where probes and metrics are, as this machine reaches it.
+/// Returns the address of probes and metrics as this machine reaches it.
 pub(crate) fn address(http: &Http) -> SocketAddr {
-    let mut address = http.admin.unwrap_or(http.public);
+    loopback_if_unspecified(http.admin.unwrap_or(http.public))
+}
+
+/// Replaces an unspecified address, such as 0.0.0.0, by the loopback address of the same family.
+pub(crate) fn loopback_if_unspecified(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -30,31 +34,49 @@ pub(crate) fn address(http: &Http) -> SocketAddr {
     address
 }
 
-/// Status and body of one answer. Dropping the future closes the connection.
+/// Sends a GET request and returns status and body of the response. Dropping the future closes the connection.
 ///
 /// # Errors
-/// Nobody listens, or the answer does not come within 2 seconds or is no HTTP.
+/// The connection is refused, or the response does not arrive within 2 seconds or is not HTTP.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let asked = async {
+    let exchange = async {
         let mut connection = TcpStream::connect(address).await?;
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        let mut response = String::new();
+        connection.read_to_string(&mut response).await?;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();
         let status = head
             .strip_prefix("HTTP/1.1 ")
             .and_then(|rest| rest.get(..3));
         let status = status.and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
+        let status = status.ok_or_else(|| io::Error::other("the response is not HTTP"))?;
         Ok((status, body.to_owned()))
     };
     let late = |_| {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "no answer within 2 s",
-        ))
+        let text = format!("no response within {} s", RESPONSE_TIMEOUT.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
     };
-    timeout(LIMIT, asked).await.unwrap_or_else(late)
+    timeout(RESPONSE_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unspecified_address_is_replaced() {
+        for (listener, reached) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:9090", "[::1]:9090"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("10.1.2.3:8080", "10.1.2.3:8080"),
+        ] {
+            let listener = listener.parse().expect("an address");
+            assert_eq!(loopback_if_unspecified(listener).to_string(), reached);
+        }
+    }
 }

@@ -47,11 +47,11 @@ const LARGEST_BODY_BYTES: u64 = 64 * 1024;
 
 /// What bounds requests on the public listener.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// A request's whole deadline.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Requests in progress above which the next is refused.
-    pub concurrency: usize,
+    pub(crate) concurrency: usize,
 }
 
 /// Layers 2 and 3, and the answers for paths and methods that do not exist.

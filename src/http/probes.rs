@@ -38,7 +38,7 @@ const FAILURES_TOLERATED: u32 = 3;
 
 /// The read side of [`RedisCheck`].
 #[derive(Debug, Clone)]
-pub struct Readiness(watch::Receiver<Option<Found>>);
+pub(crate) struct Readiness(watch::Receiver<Option<Found>>);
 
 /// What the latest check found, or the one before that where it was a blip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Found {
 }
 
 /// Asks Redis in the background whether it answers.
-pub struct RedisCheck {
+pub(crate) struct RedisCheck {
     pool: Pool,
     /// `None` before the first answer.
     answers: watch::Sender<Option<Found>>,
@@ -69,13 +69,13 @@ pub struct RedisCheck {
 
 impl RedisCheck {
     /// Puts a check and its read side together; nothing is asked until it runs.
-    pub fn new(pool: Pool) -> (Self, Readiness) {
+    pub(crate) fn new(pool: Pool) -> (Self, Readiness) {
         let (answers, reader) = watch::channel(None);
         (Self { pool, answers }, Readiness(reader))
     }
 
     /// Asks until dropped.
-    pub async fn run(self) -> Infallible {
+    pub(crate) async fn run(self) -> Infallible {
         let mut failures = 0_u32;
         loop {
             let answer = timeout(CHECK_LIMIT, self.pool.ping()).await;

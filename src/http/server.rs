@@ -61,7 +61,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const FIRST_REQUEST_LIMIT: Duration = Duration::from_millis(250);
 
 /// A bound listener and what it serves.
-pub struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -71,7 +71,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -85,14 +85,14 @@ impl Server {
     }
 
     /// The address it listens on, with the port that was free where 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until `stop`, then accepts no more, lets open requests finish and closes idle connections.
     ///
     /// Returns when all connections are closed; put a deadline around it. Dropping the future ends them at once.
-    pub async fn run(self, router: Router, stop: impl Future<Output = ()>) {
+    pub(crate) async fn run(self, router: Router, stop: impl Future<Output = ()>) {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())

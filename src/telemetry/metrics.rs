@@ -56,7 +56,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Another recorder was installed by somebody else.
-    pub fn install<'a>(
+    pub(crate) fn install<'a>(
         telemetry: Option<&Telemetry>,
         buckets: impl IntoIterator<Item = &'a (&'a str, &'a [f64])>,
     ) -> Result<Self, Error> {

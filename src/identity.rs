@@ -18,7 +18,6 @@ mod token;
 
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
-#[cfg(feature = "service")]
 pub(crate) use self::credential::SKEW_TOLERATED;
 pub use self::{
     credential::{AzureCredential, ManagedIdentity},

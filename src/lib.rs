@@ -24,6 +24,7 @@ pub mod app;
 #[cfg(feature = "service")]
 pub mod cli;
 pub mod config;
+pub mod diagnostics;
 #[cfg(feature = "service")]
 pub mod doctor;
 #[cfg(feature = "emulator")]

@@ -29,8 +29,7 @@ pub use self::{
     pool::{Answering, Pool, Status},
 };
 
-/// The steps of opening a connection one by one, for `doctor`.
-#[cfg(feature = "service")]
+/// The steps of opening a connection one by one, for `diagnostics`.
 pub(crate) use self::node::connector::{dial, resolve, shake_hands};
 
 /// The driver whose commands, values and errors this module's interface uses; for callers whose own `redis` is another

@@ -18,20 +18,15 @@ pub(crate) struct Claims {
     pub(crate) exp: Option<u64>,
     #[serde(default, deserialize_with = "seconds")]
     pub(crate) nbf: Option<u64>,
-    // What only `doctor` shows.
-    #[cfg(feature = "service")]
+    // Read by `diagnostics` alone.
     pub(crate) tid: Option<String>,
-    #[cfg(feature = "service")]
     #[serde(default)]
     pub(crate) aud: Audience,
-    #[cfg(feature = "service")]
     pub(crate) iss: Option<String>,
-    #[cfg(feature = "service")]
     pub(crate) sub: Option<String>,
 }
 
 /// One or several (RFC 7519, section 4.1.3).
-#[cfg(feature = "service")]
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Audience {
@@ -41,7 +36,6 @@ pub(crate) enum Audience {
     Several(Vec<String>),
 }
 
-#[cfg(feature = "service")]
 impl Audience {
     pub(crate) fn all(&self) -> &[String] {
         match self {
@@ -86,7 +80,7 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Skew {
     pub(crate) by: Duration,
-    ahead: bool,
+    pub(crate) ahead: bool,
 }
 
 impl fmt::Display for Skew {

@@ -141,14 +141,12 @@ impl AzureCredential {
     }
 
     /// What may be asked for tokens: one where variables decide.
-    #[cfg(feature = "service")]
-    pub(crate) fn candidates(&self) -> &[CredentialName] {
+    pub fn candidates(&self) -> &[CredentialName] {
         &self.selection.candidates
     }
 
     /// Those that are not asked, each with the reason.
-    #[cfg(feature = "service")]
-    pub(crate) fn passed_over(&self) -> &[(CredentialName, String)] {
+    pub fn passed_over(&self) -> &[(CredentialName, String)] {
         &self.selection.passed_over
     }
 

@@ -173,14 +173,12 @@ impl Refusal {
     }
 
     /// Whether Redis has as many connections as it allows, which says nothing of who asks.
-    #[cfg(feature = "service")]
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let words = self.words.as_deref().unwrap_or_default();
         words.contains("max number of clients")
     }
 
     /// Whether Redis did not answer in time.
-    #[cfg(feature = "service")]
     pub(crate) fn is_silence(&self) -> bool {
         self.code.is_none() && self.words.as_deref() == Some(SILENCE)
     }

@@ -50,6 +50,14 @@ impl Clustering {
     pub fn is_cluster(&self) -> bool {
         self.is_cluster
     }
+
+    /// Returns the error code with which the server refused CLUSTER SLOTS, where that decided the question.
+    pub fn refusal_code(&self) -> Option<&str> {
+        match &self.ground {
+            Ground::Refused(code) => Some(code),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Clustering {

@@ -305,9 +305,8 @@ impl Pool {
         })
     }
 
-    /// Signs in once more on an open connection to the endpoint, with the token held; for `doctor`. Without a token or an
-    /// open connection there is nothing to do.
-    #[cfg(feature = "service")]
+    /// Signs in once more on an open connection to the endpoint, with the token held; for `diagnostics`. Without a token or
+    /// an open connection there is nothing to do.
     pub(crate) async fn sign_in_again(&self, limit: Duration) -> Result<(), Error> {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
         match (self.0.site.seed.pick(), token) {
@@ -320,8 +319,7 @@ impl Pool {
         }
     }
 
-    /// The masters that do not answer, each with the reason; for `doctor`.
-    #[cfg(feature = "service")]
+    /// The masters that do not answer, each with the reason; for `diagnostics`.
     pub(crate) async fn masters_in_trouble(&self) -> Vec<(Endpoint, Error)> {
         match self.0.site.settled.get() {
             Some((_, Some(cluster))) => cluster.in_trouble().await,

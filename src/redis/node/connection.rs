@@ -14,12 +14,11 @@ use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConne
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tracing::info;
 
-use super::super::instruments;
-#[cfg(feature = "service")]
-use super::{super::error::Error, reauth};
-#[cfg(feature = "service")]
-use crate::config::Endpoint;
-use crate::identity::Token;
+use super::{
+    super::{error::Error, instruments},
+    reauth,
+};
+use crate::{config::Endpoint, identity::Token};
 
 /// A connection to one node that keeps itself signed in. Cloning it is cheap; all clones share one socket.
 #[derive(Clone)]
@@ -232,7 +231,6 @@ impl NodeConnection {
     }
 
     /// Sends AUTH as with a new token, and waits as long as for a command.
-    #[cfg(feature = "service")]
     pub(in crate::redis) async fn sign_in_again(
         &self,
         address: &Endpoint,

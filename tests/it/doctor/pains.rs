@@ -86,7 +86,7 @@ async fn no_connection_is_available() {
     let (_redis, _azure, variables) = deployment().await;
     let wrong_port = format!("localhost:{}", free_port());
     let variables = with(variables, &[("REDIS_ENDPOINT", &wrong_port)]);
-    reads("no connection is available", &variables).await;
+    reads("no-connection-is-available", &variables).await;
 }
 
 /// Microsoft's second, on a developer's machine: nobody is signed in.
@@ -103,7 +103,7 @@ async fn authentication_failed_because_nobody_is_signed_in() {
         ("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential"),
         ("PATH", &path),
     ];
-    reads("authentication failed", &with(variables, &more)).await;
+    reads("authentication-failed", &with(variables, &more)).await;
 }
 
 /// Microsoft's second, in Azure: the identity is not registered.
@@ -112,7 +112,7 @@ async fn authentication_failed_because_the_identity_is_unknown() {
     let (_redis, _azure, variables) = deployment().await;
     let unknown = "00000000-0000-0000-0000-000000000009";
     let variables = with(variables, &[("AZURE_CLIENT_ID", unknown)]);
-    reads("authentication failed, not registered", &variables).await;
+    reads("authentication-failed-not-registered", &variables).await;
 }
 
 /// Microsoft's third: "Unauthorized".
@@ -138,7 +138,7 @@ async fn pain_1_a_token_that_was_captured_at_start() {
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("it is JSON");
     let token = answer["access_token"].as_str().expect("there is one");
     let more = [("REDIS_AUTH", "key"), ("REDIS_KEY", token)];
-    reads("1 token captured at start", &with(variables, &more)).await;
+    reads("1-token-captured-at-start", &with(variables, &more)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn pain_2_tokens_no_longer_come() {
         failures().await > 0.0
     })
     .await;
-    reads("2 tokens no longer come", &variables).await;
+    reads("2-tokens-no-longer-come", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +169,7 @@ async fn pain_3_a_connection_keeps_the_old_token() {
         service.metric("redis_auth_total", &labels).await
     };
     eventually("Redis refused a new token", async || refused().await > 1.0).await;
-    reads("3 a connection keeps the old token", &variables).await;
+    reads("3-a-connection-keeps-the-old-token", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +213,7 @@ async fn pain_4_a_command_that_blocks_holds_up_the_sign_in() {
     eventually("ready", async || ask("/readyz").await.0 == 200).await;
     let port = address.port().to_string();
     reads(
-        "4 a command that blocks",
+        "4-a-command-that-blocks",
         &with(variables, &[("PORT", &port)]),
     )
     .await;
@@ -237,7 +237,7 @@ async fn pain_4_a_script_blocks_the_cache() {
         ping.is_err_and(|error| error.code() == Some("BUSY"))
     })
     .await;
-    reads("4 a script blocks the cache", &plain(&redis.address())).await;
+    reads("4-a-script-blocks-the-cache", &plain(&redis.address())).await;
     script.abort();
 }
 
@@ -249,7 +249,7 @@ async fn pain_5_a_connection_that_outlives_its_token() {
     let variables = with(variables, &more);
     // It answers late, and only when the token has ended: so does a cache that is being scaled.
     () = ask(&redis, &["CLIENT", "PAUSE", "9000", "WRITE"]).await;
-    reads("5 a connection that outlives its token", &variables).await;
+    reads("5-a-connection-that-outlives-its-token", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +257,7 @@ async fn pain_6_a_sign_in_with_a_new_token_is_lost() {
     let (_redis, azure, variables) = deployment().await;
     azure.controls.set_redis(RedisFault::HangReauth);
     let variables = with(variables, &[("REDIS_CONNECT_TIMEOUT", "2s")]);
-    reads("6 a sign-in with a new token is lost", &variables).await;
+    reads("6-a-re-authentication-is-not-answered", &variables).await;
 }
 
 /// A client that opens a connection for each token and closes none ends so, here or at Redis.
@@ -275,7 +275,7 @@ async fn pain_7_connections_leak_with_each_token() {
     }
     let key = [("REDIS_AUTH", "key"), ("REDIS_KEY", "of-the-test")];
     reads(
-        "7 connections leak with each token",
+        "7-connections-leak-with-each-token",
         &with(plain(&redis.address()), &key),
     )
     .await;
@@ -289,7 +289,7 @@ async fn pain_8_connections_are_opened_again_and_again() {
         service.metric("redis_connections_opened_total", &[]).await > 12.0
     })
     .await;
-    reads("8 connections are opened again and again", &variables).await;
+    reads("8-connections-are-opened-again-and-again", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +297,7 @@ async fn pain_9_the_certificate_is_for_no_address() {
     let (_redis, _azure, variables) = deployment().await;
     let address = variable(&variables, "REDIS_ENDPOINT").replace("localhost", "127.0.0.1");
     let variables = with(variables, &[("REDIS_ENDPOINT", &address)]);
-    reads("9 the certificate is for no address", &variables).await;
+    reads("9-the-certificate-is-for-no-address", &variables).await;
 }
 
 /// That it falls to the node's identity is in `tests/metadata-service`, which has a network of its own.
@@ -305,7 +305,7 @@ async fn pain_9_the_certificate_is_for_no_address() {
 async fn pain_10_workload_identity_hangs() {
     let (_redis, azure, variables) = deployment().await;
     azure.controls.set_entra(EntraFault::Hang);
-    reads("10 workload identity hangs", &variables).await;
+    reads("10-workload-identity-hangs", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +313,7 @@ async fn pain_11_a_pod_that_the_webhook_passed_by() {
     let (_redis, _azure, mut variables) = deployment().await;
     variables.retain(|(name, _)| !name.starts_with("AZURE_") || name == "AZURE_TOKEN_CREDENTIALS");
     let variables = with(variables, &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
-    reads("11 a pod that the webhook passed by", &variables).await;
+    reads("11-a-pod-that-the-webhook-did-not-mutate", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,7 +324,7 @@ async fn pain_12_which_identity_on_container_apps() {
         ("AZURE_CLIENT_ID", ""),
     ];
     reads(
-        "12 which identity on Container Apps",
+        "12-which-identity-on-container-apps",
         &with(variables, &more),
     )
     .await;
@@ -340,7 +340,7 @@ async fn pain_13_a_developers_credential_in_a_pod() {
         ("PATH", "/nonexistent"),
     ];
     reads(
-        "13 a developer's credential in a pod",
+        "13-a-developers-credential-in-a-pod",
         &with(variables, &more),
     )
     .await;
@@ -362,7 +362,7 @@ async fn pain_14_a_node_that_is_gone_says_nothing() {
         service.readiness().await.0 == 503
     })
     .await;
-    reads("14 a node that is gone says nothing", &variables).await;
+    reads("14-a-node-that-is-gone-does-not-respond", &variables).await;
 }
 
 /// The client id where the object id belongs: Redis says no more than WRONGPASS.
@@ -371,5 +371,5 @@ async fn pain_15_the_client_id_instead_of_the_object_id() {
     let (_redis, _azure, variables) = deployment().await;
     let client_id = variable(&variables, "AZURE_CLIENT_ID").to_owned();
     let variables = with(variables, &[("REDIS_USERNAME", &client_id)]);
-    reads("15 the client id instead of the object id", &variables).await;
+    reads("15-the-client-id-instead-of-the-object-id", &variables).await;
 }

@@ -23,10 +23,10 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Lines for a person, or a JSON document for a program (with --watch one a line)
+    /// Text for people, or a JSON document for programs (with --watch one per line)
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Begin again 5 seconds after the end, until Ctrl-C
+    /// Repeat 5 seconds after each run, until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -44,7 +44,7 @@ pub(super) fn doctor(environment: &Environment, options: &Options) -> ExitCode {
         let stop = lifecycle::stop_signal()?;
         let rounds = async {
             loop {
-                healthy = Some(round(environment, options).await?.is_well());
+                healthy = Some(round(environment, options).await?.is_healthy());
                 if !options.watch {
                     return anyhow::Ok(());
                 }
@@ -95,10 +95,10 @@ async fn round_in_text(environment: &Environment) -> io::Result<Report> {
     let mut printed = Ok(());
     let report = examine(environment, |progress| {
         let line = match progress {
-            Progress::Begun(step) if overwrites => format!("  {step} ..."),
-            Progress::Begun(_) => return,
-            Progress::Ended(finding) if overwrites => format!("{CLEAR_LINE}{finding}\n"),
-            Progress::Ended(finding) => format!("{finding}\n"),
+            Progress::Started(step) if overwrites => format!("  {step} ..."),
+            Progress::Started(_) => return,
+            Progress::Finished(finding) if overwrites => format!("{CLEAR_LINE}{finding}\n"),
+            Progress::Finished(finding) => format!("{finding}\n"),
         };
         if printed.is_ok() {
             printed = print_styled(&line);

@@ -70,6 +70,11 @@ pub enum Fault {
         /// The error code as Redis writes it.
         code: String,
     },
+    /// Redis refused a command with this error code, such as `NOPERM`.
+    CommandRefused {
+        /// The error code as Redis writes it; empty where the reply is not an error but of an unexpected kind.
+        code: String,
+    },
     /// Redis did not reply to a command within the timeout.
     NotAnswered,
     /// The pool cannot be built from its configuration.
@@ -86,6 +91,9 @@ impl Error {
             Kind::TrustedRoots(_) => Fault::NoTrustedRoots,
             Kind::Build(_) => Fault::Configuration,
             Kind::Pool(PoolError::TimedOut(_)) | Kind::NoReply { .. } => Fault::NotAnswered,
+            Kind::Pool(PoolError::Command(error)) => Fault::CommandRefused {
+                code: error.code().unwrap_or_default().to_owned(),
+            },
             Kind::Pool(_) => Fault::Other,
         }
     }

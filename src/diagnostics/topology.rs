@@ -14,13 +14,13 @@ use crate::{
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A primary of a cluster that does not reply to PING.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct UnavailablePrimary {
     /// The address that the cluster announces.
     pub address: Endpoint,
     /// The reason.
-    pub error: PoolError,
+    pub error: Error,
 }
 
 /// Waits until `pool` knows whether Redis is one endpoint or a cluster, at most `limit`.
@@ -61,7 +61,10 @@ pub async fn unavailable_primaries(pool: &Pool, limit: Duration) -> Vec<Unavaila
         unavailable.is_empty().then_some(())
     })
     .await;
-    let named = |(address, error)| UnavailablePrimary { address, error };
+    let named = |(address, error): (Endpoint, PoolError)| UnavailablePrimary {
+        address,
+        error: error.into(),
+    };
     unavailable.into_iter().map(named).collect()
 }
 

@@ -1,8 +1,8 @@
-//! What people lose days over, made for real one by one: the three failures that Microsoft's sample documents, and the
-//! fifteen that users of Entra ID with Redis report most. The report that each gets stands in `reports/`, whole, with its
-//! exit code: it must name the fault and the mend.
+//! Reports of common failures, each caused for real: the three that Microsoft's sample documents, and the fifteen that users
+//! of Entra ID with Redis report most. The whole report is a snapshot in `reports/`, with the exit code; it must name the
+//! fault and its fix.
 //!
-//! A report that changed on purpose is taken over with `INSTA_UPDATE=always`, and read before it is committed.
+//! A report that changed on purpose is accepted with `INSTA_UPDATE=always`, and read before it is committed.
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
@@ -19,27 +19,33 @@ use tokio_util::sync::CancellationToken;
 use super::{Variables, ask, before, beside, nothing_secret, plain, run, with};
 use crate::support::{Azure, Fault, Proxy, RedisServer, eventually, free_port, metric, metrics};
 
-/// What differs from run to run, and what stands for it.
-const VARIES: [(&str, &str); 11] = [
+/// Patterns of values that differ from run to run, and their replacements.
+const VARIES: [(&str, &str); 14] = [
     (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "GUID"),
     (r"\b[0-9a-f]{32}\b", "GUID-WITHOUT-DASHES"),
     (r"(localhost|127\.0\.0\.1):\d+", "${1}:PORT"),
     (r"/tmp/[^ :]+", "PATH"),
-    (r"ends in \d+ (s|min|days)", "ends in N $1"),
-    (r"(another|end held, in|holds, in|, in) \d+ s", "$1 N s"),
-    (r"\b\d+(\.\d+)? (ms|min|times)\b", "N $2"),
-    (r"connections \d+ were", "connections N were"),
-    // A silent connection is given up after a while.
-    (r"\d of 2 connections", "N of 2 connections"),
-    // Redis writes this and closes; whether it is read before the end is seen is a race.
     (
-        r"(?m)(signing in to 127\.0\.0\.1:PORT failed: ).*$",
-        "${1}REDIS ENDS IT",
+        r"(expires|expires,|for another) in \d+ (s|min|days)",
+        "$1 in N $2",
+    ),
+    (r"(for another|expires, in|valid for) \d+ s", "$1 N s"),
+    (r"\b\d+(\.\d+)? (ms|min|times)\b", "N $2"),
+    (r"\d+ PINGs", "N PINGs"),
+    (r"\d+ connections were opened", "N connections were opened"),
+    (r"\d+ stopped responding", "N stopped responding"),
+    (r"Timestamp: [-0-9]+ [:0-9]+Z", "Timestamp: TIME"),
+    // A connection that does not respond is closed after a while.
+    (r"\d of 2 connections", "N of 2 connections"),
+    // Redis writes this and closes the connection; which of the two the client notices first is a race.
+    (
+        r"(?m)((signing in to|authentication with|authenticating with) 127\.0\.0\.1:PORT failed: ).*$",
+        "${1}CLOSED BY REDIS",
     ),
 ];
 
-/// Compares the whole report with the one that is written down under this name.
+/// Compares the whole report with the snapshot of this name.
 async fn reads(name: &str, variables: &Variables) {
     let output = run(variables, &[]).await;
     assert!(output.stderr.is_empty(), "{output:?}");
@@ -50,7 +56,7 @@ async fn reads(name: &str, variables: &Variables) {
     settings.set_snapshot_path("reports");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    // Which identity is told where matters.
+    // The client id and the tenant matter where they appear: they get names of their own.
     for (name, stands) in [
         ("AZURE_CLIENT_ID", "CLIENT-ID"),
         ("AZURE_TENANT_ID", "TENANT-ID"),
@@ -67,7 +73,7 @@ async fn reads(name: &str, variables: &Variables) {
     settings.bind(|| insta::assert_snapshot!(name, format!("{text}exit code {code}")));
 }
 
-/// A real Redis behind the emulated front, and what a service in Azure would be given to reach it.
+/// Starts a real Redis behind the emulator, with the variables that a service in Azure has.
 async fn deployment() -> (RedisServer, Azure, Variables) {
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
@@ -89,9 +95,9 @@ async fn no_connection_is_available() {
     reads("no-connection-is-available", &variables).await;
 }
 
-/// Microsoft's second, on a developer's machine: nobody is signed in.
+/// Microsoft's second, on a developer's machine: the Azure CLI is not logged in.
 #[tokio::test(flavor = "multi_thread")]
-async fn authentication_failed_because_nobody_is_signed_in() {
+async fn authentication_failed_because_the_cli_is_not_logged_in() {
     let (_redis, _azure, variables) = deployment().await;
     let directory = tempfile::tempdir().expect("there is room");
     let az = directory.path().join("az");
@@ -124,9 +130,9 @@ async fn unauthorized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pain_1_a_token_that_was_captured_at_start() {
+async fn pain_1_a_token_captured_at_start() {
     let (_redis, _azure, variables) = deployment().await;
-    // As a start script takes one and hands it on.
+    // As a start script requests one and passes it on.
     let url = format!(
         "{}?resource=https%3A%2F%2Fredis.azure.com&api-version=2019-08-01",
         variable(&variables, "IDENTITY_ENDPOINT")
@@ -173,7 +179,7 @@ async fn pain_3_a_connection_keeps_the_old_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pain_4_a_command_that_blocks_holds_up_the_sign_in() {
+async fn pain_4_a_command_that_blocks_delays_re_authentication() {
     let (_redis, _azure, variables) = deployment().await;
     let more = [
         ("HOST", "127.0.0.1"),
@@ -221,7 +227,7 @@ async fn pain_4_a_command_that_blocks_holds_up_the_sign_in() {
     running.await.expect("no panic").expect("it ends well");
 }
 
-/// All wait for it, on all connections.
+/// The same for all connections at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_4_a_script_blocks_the_cache() {
     let redis = RedisServer::with_arguments(&["--busy-reply-threshold", "1"]).await;
@@ -247,20 +253,20 @@ async fn pain_5_a_connection_that_outlives_its_token() {
     azure.controls.set_token_lifetime(Duration::from_secs(6));
     let more = [("REDIS_COMMAND_TIMEOUT", "15s"), ("REQUEST_TIMEOUT", "20s")];
     let variables = with(variables, &more);
-    // It answers late, and only when the token has ended: so does a cache that is being scaled.
+    // Redis replies late, after the token has expired, as a cache does while it is scaled.
     () = ask(&redis, &["CLIENT", "PAUSE", "9000", "WRITE"]).await;
     reads("5-a-connection-that-outlives-its-token", &variables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pain_6_a_sign_in_with_a_new_token_is_lost() {
+async fn pain_6_a_re_authentication_is_not_answered() {
     let (_redis, azure, variables) = deployment().await;
     azure.controls.set_redis(RedisFault::HangReauth);
     let variables = with(variables, &[("REDIS_CONNECT_TIMEOUT", "2s")]);
     reads("6-a-re-authentication-is-not-answered", &variables).await;
 }
 
-/// A client that opens a connection for each token and closes none ends so, here or at Redis.
+/// The result of a client that opens a connection for each token and closes none.
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_7_connections_leak_with_each_token() {
     let redis = RedisServer::start().await;
@@ -300,7 +306,7 @@ async fn pain_9_the_certificate_is_for_no_address() {
     reads("9-the-certificate-is-for-no-address", &variables).await;
 }
 
-/// That it falls to the node's identity is in `tests/metadata-service`, which has a network of its own.
+/// The fallback to the node's identity is tested in `tests/metadata-service`, which has a network of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_10_workload_identity_hangs() {
     let (_redis, azure, variables) = deployment().await;
@@ -309,7 +315,7 @@ async fn pain_10_workload_identity_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pain_11_a_pod_that_the_webhook_passed_by() {
+async fn pain_11_a_pod_that_the_webhook_did_not_mutate() {
     let (_redis, _azure, mut variables) = deployment().await;
     variables.retain(|(name, _)| !name.starts_with("AZURE_") || name == "AZURE_TOKEN_CREDENTIALS");
     let variables = with(variables, &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
@@ -347,7 +353,7 @@ async fn pain_13_a_developers_credential_in_a_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pain_14_a_node_that_is_gone_says_nothing() {
+async fn pain_14_a_node_that_is_gone_does_not_respond() {
     let (_redis, azure, variables) = deployment().await;
     let endpoint = azure.variable("REDIS_ENDPOINT");
     let proxy = Proxy::before(&endpoint.replace("localhost", "127.0.0.1")).await;
@@ -365,7 +371,7 @@ async fn pain_14_a_node_that_is_gone_says_nothing() {
     reads("14-a-node-that-is-gone-does-not-respond", &variables).await;
 }
 
-/// The client id where the object id belongs: Redis says no more than WRONGPASS.
+/// The client id in place of the object id: Redis returns WRONGPASS and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn pain_15_the_client_id_instead_of_the_object_id() {
     let (_redis, _azure, variables) = deployment().await;

@@ -1,240 +1,154 @@
-//! What is wrong with this deployment? The path of a request from its configuration to Redis, walked step by step.
+//! The examination of a deployment: walks the path of a request from the configuration to Redis, step by step.
 //!
-//! Each step has a limit and ends in one [`Outcome`]; what failed says what was met, what that means and what to do.
-//! `report` shows the findings, `network`, `identity` and `redis` hold the steps, `service` asks the process that runs
-//! beside this one. What always holds: a step calls the service's own functions, so that what passes here works there; a
-//! step whose ground failed is skipped, so that one fault is told once; no token, key or assertion is in a finding;
-//! Redis is left as it was found.
+//! Each step has a timeout and an [`Outcome`]; a failure comes with its likely cause and its fix. `examination` runs the
+//! steps, `report` displays the findings, and each step has a file. `service` asks the process that runs beside this one.
 //!
-//! What does not belong here: mending anything, and a way to reach Azure or Redis that the service does not take.
+//! # Invariants
+//! - A step uses the library's own functions (`diagnostics`), so that a step that passes here works in the service.
+//! - A step whose prerequisite failed is skipped, so that one fault is reported once.
+//! - No finding contains a token, a key or an assertion.
+//! - Redis is left as it was found.
+//!
+//! What does not belong here: fixing anything, and a path to Azure or Redis that the service does not take.
 
+mod assertion;
+mod authentication;
+mod certificate;
+mod claims;
+mod clustering;
+mod commands;
+mod configuration;
+mod connect;
+mod duration;
+mod examination;
 mod identity;
-mod network;
-mod redis;
+mod latency;
+pub(crate) mod local;
 mod report;
+mod resolve;
 mod service;
+mod tls;
+mod token;
 
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
-use self::report::Verdict;
+use self::examination::Examination;
 pub use self::report::{Finding, Outcome, Report, Step};
-use crate::config::{Auth, Config, Environment, Fault};
+use crate::{
+    config::{Auth, Config, Environment},
+    identity::AccessToken,
+};
 
-/// What [`examine`] is doing.
+/// Time to wait for the replies to commands that were sent already.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The progress of [`examine`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Progress<'a> {
-    /// A step has begun.
-    Begun(Step),
-    /// A step has ended.
-    Ended(&'a Finding),
+    /// A step has started.
+    Started(Step),
+    /// A step has finished.
+    Finished(&'a Finding),
 }
 
-/// Walks the path that the service takes with `environment`, and tells `progress` of each step.
+/// Walks the path that the service takes with `environment`, and reports each step to `progress`.
 ///
-/// Each step has a limit, made of `REDIS_CONNECT_TIMEOUT`, `REDIS_COMMAND_TIMEOUT` and the credential's; as they are by
-/// default, all of them together are a minute, and half a minute more where the Azure CLI is asked. Writes one key beside
-/// the sample's and removes it. Dropping the future stops where it is; the key then ends by itself within a minute.
+/// Each step has a timeout, derived from `REDIS_CONNECT_TIMEOUT`, `REDIS_COMMAND_TIMEOUT` and the credential's; with their
+/// defaults, all steps together take at most a minute, and half a minute more with the Azure CLI. Writes one key beside the
+/// sample's and removes it. Dropping the future stops the examination; the key then expires within a minute.
 pub async fn examine(
     environment: &Environment,
     progress: impl FnMut(Progress<'_>) + Send,
 ) -> Report {
-    let mut notes = Notes {
-        report: Report::default(),
-        progress,
-    };
-    if let Some(config) = notes
-        .step(Step::Configuration, async { configuration(environment) })
-        .await
-    {
-        walk(environment, &config, &mut notes).await;
-        let mended = notes.report.is_well();
-        let running = service::running(&config, mended);
-        notes.step(Step::Service, running).await;
-    } else {
-        notes.skip_from(Step::Dns, Step::Configuration);
-        notes.skip(Step::Service, Step::Configuration);
+    let mut run = Examination::new(progress);
+    let configuration = async { configuration::check(environment) };
+    if let Some(config) = run.step(Step::Configuration, configuration).await {
+        walk(environment, &config, &mut run).await;
+        let is_path_healthy = run.report().is_healthy();
+        let service = service::check(&config, is_path_healthy);
+        run.step(Step::LocalService, service).await;
     }
-    notes.report
+    run.skip_to(Step::LocalService);
+    run.into_report()
 }
 
 /// From the endpoint's name to the latency of a command.
 async fn walk(
     environment: &Environment,
     config: &Config,
-    notes: &mut Notes<impl FnMut(Progress<'_>) + Send>,
+    run: &mut Examination<impl FnMut(Progress<'_>) + Send>,
 ) {
-    let reached = network(config, notes).await;
+    let network = network(config, run).await;
+    run.skip_to(Step::Tls);
     let token = match config.redis.auth {
-        Auth::Entra => identity(environment, config, notes).await,
+        Auth::Entra => identity(environment, config, run).await.map(Some),
         Auth::Key(_) | Auth::None => {
             for step in [Step::IdentityEnvironment, Step::Token, Step::Claims] {
-                let why = "REDIS_AUTH is not entra: the service signs in without a token";
-                notes.note(step, Verdict::not_applicable(why));
+                run.not_applicable(step, "REDIS_AUTH is not entra: no token is used");
             }
-            Ok(None)
+            Some(None)
         }
     };
-    let ends = token
-        .as_ref()
-        .ok()
-        .and_then(|token| Some(token.as_ref()?.expires_at));
-    let token = match (reached, token) {
-        (Err(ground), _) | (Ok(()), Err(ground)) => return notes.skip_from(Step::SignIn, ground),
-        (Ok(()), Ok(token)) => token,
-    };
-
-    let signed_in = notes
-        .step(Step::SignIn, redis::sign_in(config, token))
-        .await;
-    let Some(pool) = signed_in else {
-        return notes.skip_from(Step::Clustering, Step::SignIn);
-    };
-    match notes
-        .step(Step::Clustering, redis::clustering(config, &pool))
-        .await
-    {
-        None => notes.skip_from(Step::Commands, Step::Clustering),
-        Some(()) => match notes
-            .step(Step::Commands, redis::commands(config, &pool, ends))
-            .await
-        {
-            None => notes.skip_from(Step::Latency, Step::Commands),
-            Some(()) => _ = notes.step(Step::Latency, redis::latency(&pool, ends)).await,
-        },
+    run.skip_to(Step::Claims);
+    if let (Some(()), Some(token)) = (network, token) {
+        redis(config, token, run).await;
     }
-    // The process ends soon; what is still open then ends with it.
-    let _ = timeout(redis::CLOSE_LIMIT, pool.close()).await;
+    run.skip_to(Step::Latency);
 }
 
-fn configuration(environment: &Environment) -> (Verdict, Option<Config>) {
-    match Config::new(environment) {
-        Err(faults) => {
-            let meaning = "the service does not start with these variables";
-            let missed = |fault: &Fault| {
-                fault.variable == "AZURE_FEDERATED_TOKEN_FILE" && fault.found.is_none()
-            };
-            let mend = match faults.faults().iter().any(missed) {
-                true => identity::LABEL_THE_POD,
-                false => "set them as expected; `entra-redis config` lists all variables",
-            };
-            (Verdict::failed(faults, meaning, mend), None)
-        }
-        Ok(config) => {
-            let sign_in = match config.redis.auth {
-                Auth::Entra => "signed in with Entra ID",
-                Auth::Key(_) => "signed in with an access key",
-                Auth::None => "without a sign-in",
-            };
-            let found = format!("{}, {sign_in}", config.redis.endpoint);
-            let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
-            let verdict = match warnings.is_empty() {
-                true => Verdict::passed(found),
-                false => Verdict::warned(
-                    warnings.join("\n"),
-                    "probably a slip: the service starts all the same",
-                    "correct or remove it; `entra-redis config` lists all variables",
-                ),
-            };
-            (verdict, Some(config))
-        }
-    }
-}
-
-/// From the name to TLS; the step that failed, if one did.
+/// From the name to TLS; `None` if a step failed.
 async fn network(
     config: &Config,
-    notes: &mut Notes<impl FnMut(Progress<'_>) + Send>,
-) -> Result<(), Step> {
-    let Some(addresses) = notes.step(Step::Dns, network::dns(config)).await else {
-        notes.skip(Step::Tcp, Step::Dns);
-        notes.skip(Step::Tls, Step::Dns);
-        return Err(Step::Dns);
-    };
-    let Some(stream) = notes
-        .step(Step::Tcp, network::tcp(config, &addresses))
-        .await
-    else {
-        notes.skip(Step::Tls, Step::Tcp);
-        return Err(Step::Tcp);
-    };
-    if !config.redis.tls {
-        notes.note(Step::Tls, Verdict::not_applicable("REDIS_TLS is false"));
-        return Ok(());
+    run: &mut Examination<impl FnMut(Progress<'_>) + Send>,
+) -> Option<()> {
+    let addresses = run.step(Step::Dns, resolve::check(config)).await?;
+    let connected = connect::check(config, &addresses);
+    let connected = run.step(Step::Tcp, connected).await?;
+    if config.redis.tls {
+        run.step(Step::Tls, tls::check(config, connected)).await
+    } else {
+        run.not_applicable(Step::Tls, "REDIS_TLS is false");
+        Some(())
     }
-    let trusted = notes.step(Step::Tls, network::tls(config, stream)).await;
-    trusted.ok_or(Step::Tls)
 }
 
-/// From the identity's variables to the token; the step that failed, if one did.
+/// From the identity's variables to the token; `None` if a step failed.
 async fn identity(
     environment: &Environment,
     config: &Config,
-    notes: &mut Notes<impl FnMut(Progress<'_>) + Send>,
-) -> Result<Option<crate::identity::AccessToken>, Step> {
-    let announced = notes
-        .step(Step::IdentityEnvironment, async {
-            identity::environment(environment, config)
-        })
-        .await;
-    let Some(credential) = announced else {
-        notes.skip(Step::Token, Step::IdentityEnvironment);
-        notes.skip(Step::Claims, Step::IdentityEnvironment);
-        return Err(Step::IdentityEnvironment);
-    };
-    let Some(token) = notes
-        .step(Step::Token, identity::token(config, &credential))
-        .await
-    else {
-        notes.skip(Step::Claims, Step::Token);
-        return Err(Step::Token);
-    };
-    let judged = notes
-        .step(Step::Claims, async { identity::claims(config, &token) })
-        .await;
-    judged.map(|()| Some(token)).ok_or(Step::Claims)
+    run: &mut Examination<impl FnMut(Progress<'_>) + Send>,
+) -> Option<AccessToken> {
+    let credential = async { identity::check(environment, config) };
+    let credential = run.step(Step::IdentityEnvironment, credential).await?;
+    let token = token::check(config, &credential);
+    let token = run.step(Step::Token, token).await?;
+    let claims = async { claims::check(config, &token) };
+    run.step(Step::Claims, claims).await?;
+    Some(token)
 }
 
-/// What was found so far, and who is told.
-struct Notes<P> {
-    report: Report,
-    progress: P,
-}
-
-impl<P: FnMut(Progress<'_>) + Send> Notes<P> {
-    /// Takes a step; what it leads to is there where the next may be taken.
-    async fn step<T>(
-        &mut self,
-        step: Step,
-        work: impl Future<Output = (Verdict, Option<T>)>,
-    ) -> Option<T> {
-        (self.progress)(Progress::Begun(step));
-        let began = Instant::now();
-        let (verdict, result) = work.await;
-        self.add(Finding::new(step, verdict, Some(began.elapsed())));
-        result
-    }
-
-    fn note(&mut self, step: Step, verdict: Verdict) {
-        self.add(Finding::new(step, verdict, None));
-    }
-
-    fn skip(&mut self, step: Step, ground: Step) {
-        self.note(step, Verdict::skipped(ground));
-    }
-
-    /// Skips this step and all that follow it on the way to Redis.
-    fn skip_from(&mut self, first: Step, ground: Step) {
-        for step in Step::ALL {
-            if (first..=Step::Latency).contains(&step) {
-                self.skip(step, ground);
-            }
-        }
-    }
-
-    fn add(&mut self, finding: Finding) {
-        (self.progress)(Progress::Ended(&finding));
-        self.report.findings.push(finding);
-    }
+/// From the authentication to the latency; `None` if a step failed.
+async fn redis(
+    config: &Config,
+    token: Option<AccessToken>,
+    run: &mut Examination<impl FnMut(Progress<'_>) + Send>,
+) -> Option<()> {
+    let expires_at = token.as_ref().map(|token| token.expires_at);
+    let pool = authentication::check(config, token);
+    let pool = run.step(Step::Authentication, pool).await?;
+    let commands = async {
+        let clustering = clustering::check(config, &pool);
+        run.step(Step::Clustering, clustering).await?;
+        let commands = commands::check(config, &pool, expires_at);
+        run.step(Step::Commands, commands).await?;
+        let latency = latency::check(&pool, expires_at);
+        run.step(Step::Latency, latency).await
+    };
+    let result = commands.await;
+    // The process exits soon, and with it whatever is still open.
+    let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
+    result
 }

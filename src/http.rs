@@ -13,7 +13,6 @@
 mod checks;
 mod error;
 mod layers;
-pub mod local;
 mod log_level;
 mod metrics;
 mod openapi;
@@ -38,8 +37,8 @@ use axum::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::{
-    error::Problem,
+pub use self::error::Problem;
+pub(crate) use self::{
     layers::Limits,
     redis_check::{Readiness, RedisCheck},
     server::Server,

@@ -1,6 +1,7 @@
 //! The service on the library [`entra_redis`]: `GET /sample`, probes, metrics, `doctor`; and a place for routes of your own.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod doctor;
 #[cfg(feature = "emulator")]
@@ -9,4 +10,4 @@ pub mod http;
 pub mod lifecycle;
 pub mod telemetry;
 
-pub use entra_redis::{file, identity, pool as redis, report, secret, tls, trace};
+pub use entra_redis::{diagnostics, file, identity, pool as redis, report, secret, tls, trace};

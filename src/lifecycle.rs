@@ -25,7 +25,7 @@ pub enum Phase {
 
 /// A handle to the phase; clones share it.
 #[derive(Debug, Clone)]
-pub struct Lifecycle(Arc<watch::Sender<Phase>>);
+pub(crate) struct Lifecycle(Arc<watch::Sender<Phase>>);
 
 impl Default for Lifecycle {
     fn default() -> Self {

@@ -1,6 +1,6 @@
-//! How findings are told: as lines for a person, as JSON for a program.
+//! Findings as lines for a person and as JSON for a program.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -12,32 +12,32 @@ use serde::Serialize;
 pub enum Step {
     /// The variables of the service.
     Configuration,
-    /// The endpoint's addresses.
+    /// The addresses of the endpoint.
     Dns,
     /// A connection to one of them.
     Tcp,
     /// The handshake and the certificate.
     Tls,
-    /// What the platform gives the process of its identity.
+    /// The identity that the platform gives the process.
     IdentityEnvironment,
     /// A token from Entra ID.
     Token,
-    /// What the token says.
+    /// The content of the token.
     Claims,
-    /// AUTH.
-    SignIn,
+    /// AUTH, and AUTH again on the same connection.
+    Authentication,
     /// One endpoint or a cluster, and each of its primaries.
     Clustering,
     /// PING, SET, GET and DEL.
     Commands,
-    /// How long PING takes.
+    /// The round-trip time of PING.
     Latency,
     /// The service that runs on this machine with the same variables.
-    Service,
+    LocalService,
 }
 
 impl Step {
-    /// All of them.
+    /// All steps in order.
     pub const ALL: [Self; 12] = [
         Self::Configuration,
         Self::Dns,
@@ -46,12 +46,28 @@ impl Step {
         Self::IdentityEnvironment,
         Self::Token,
         Self::Claims,
-        Self::SignIn,
+        Self::Authentication,
         Self::Clustering,
         Self::Commands,
         Self::Latency,
-        Self::Service,
+        Self::LocalService,
     ];
+
+    /// Returns the steps without which this one is skipped.
+    fn prerequisites(self) -> &'static [Self] {
+        match self {
+            Self::Configuration => &[],
+            Self::Dns | Self::IdentityEnvironment | Self::LocalService => &[Self::Configuration],
+            Self::Tcp => &[Self::Dns],
+            Self::Tls => &[Self::Tcp],
+            Self::Token => &[Self::IdentityEnvironment],
+            Self::Claims => &[Self::Token],
+            Self::Authentication => &[Self::Tls, Self::Claims],
+            Self::Clustering => &[Self::Authentication],
+            Self::Commands => &[Self::Clustering],
+            Self::Latency => &[Self::Commands],
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -64,28 +80,29 @@ impl fmt::Display for Step {
             Self::IdentityEnvironment => "identity environment",
             Self::Token => "token",
             Self::Claims => "claims",
-            Self::SignIn => "sign-in",
+            Self::Authentication => "authentication",
             Self::Clustering => "clustering policy",
             Self::Commands => "commands",
             Self::Latency => "latency",
-            Self::Service => "service here",
+            Self::LocalService => "local service",
         })
     }
 }
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Outcome {
-    /// It is as it should be.
+    /// Everything is as it should be.
     Passed,
-    /// It works and deserves a look.
+    /// It works, and something needs attention.
     Warned,
     /// It does not work.
     Failed,
-    /// Not taken, because an earlier one failed.
+    /// Not taken, because an earlier step failed.
     Skipped,
-    /// There is nothing to look at with this configuration.
+    /// There is nothing to check with this configuration.
     NotApplicable,
 }
 
@@ -102,103 +119,27 @@ impl Outcome {
     }
 }
 
-/// What one step found.
+/// The finding of one step.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
-    /// Which.
+    /// The step.
     pub step: Step,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What was met; may have several lines.
-    pub found: String,
-    /// What that means, where it is not as it should be.
-    pub meaning: Option<String>,
-    /// What to do about it.
-    pub mend: Option<String>,
-    /// How long it took; `None` for a step that was not taken.
+    /// The observation; may have several lines.
+    pub observed: String,
+    /// The likely cause, where the outcome is a warning or a failure.
+    pub cause: Option<String>,
+    /// The action that fixes it.
+    pub fix: Option<String>,
+    /// Duration in seconds; `None` for a step that was not taken.
     pub duration_s: Option<f64>,
 }
 
-/// How a step ended, in words.
-pub(super) struct Verdict {
-    outcome: Outcome,
-    found: String,
-    meaning: Option<String>,
-    mend: Option<String>,
-}
-
-impl Verdict {
-    pub(super) fn passed(found: impl fmt::Display) -> Self {
-        Self::plain(Outcome::Passed, found)
-    }
-
-    pub(super) fn not_applicable(why: impl fmt::Display) -> Self {
-        Self::plain(Outcome::NotApplicable, why)
-    }
-
-    pub(super) fn skipped(ground: Step) -> Self {
-        Self::plain(Outcome::Skipped, format!("{ground} failed"))
-    }
-
-    pub(super) fn warned(
-        found: impl fmt::Display,
-        meaning: impl fmt::Display,
-        mend: impl fmt::Display,
-    ) -> Self {
-        Self::explained(Outcome::Warned, found, meaning, mend)
-    }
-
-    pub(super) fn failed(
-        found: impl fmt::Display,
-        meaning: impl fmt::Display,
-        mend: impl fmt::Display,
-    ) -> Self {
-        Self::explained(Outcome::Failed, found, meaning, mend)
-    }
-
-    pub(super) fn is_failed(&self) -> bool {
-        self.outcome == Outcome::Failed
-    }
-
-    fn plain(outcome: Outcome, found: impl fmt::Display) -> Self {
-        Self {
-            outcome,
-            found: found.to_string(),
-            meaning: None,
-            mend: None,
-        }
-    }
-
-    fn explained(
-        outcome: Outcome,
-        found: impl fmt::Display,
-        meaning: impl fmt::Display,
-        mend: impl fmt::Display,
-    ) -> Self {
-        Self {
-            outcome,
-            found: found.to_string(),
-            meaning: Some(meaning.to_string()),
-            mend: Some(mend.to_string()),
-        }
-    }
-}
-
-impl Finding {
-    pub(super) fn new(step: Step, verdict: Verdict, took: Option<Duration>) -> Self {
-        Self {
-            step,
-            outcome: verdict.outcome,
-            found: verdict.found,
-            meaning: verdict.meaning,
-            mend: verdict.mend,
-            duration_s: took.map(|took| took.as_secs_f64()),
-        }
-    }
-}
-
 impl fmt::Display for Finding {
-    /// One line and, where there is something to do, two more; with colours, for who prints it to strip.
+    /// Writes one line and, where there is something to fix, two more; with styles, which the printer removes where they
+    /// cannot be displayed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mark, style) = self.outcome.mark();
         let indented = |text: &str| text.replace('\n', "\n                         ");
@@ -206,49 +147,59 @@ impl fmt::Display for Finding {
         if self.outcome == Outcome::Skipped {
             write!(f, "skipped: ")?;
         }
-        f.write_str(&indented(&self.found))?;
+        f.write_str(&indented(&self.observed))?;
         let bold = Style::new().bold();
-        for (label, text) in [("means", &self.meaning), ("do", &self.mend)] {
+        for (label, text) in [("cause:", &self.cause), ("fix:", &self.fix)] {
             if let Some(text) = text {
-                write!(
-                    f,
-                    "\n  {:17}{bold}{label:>5}{bold:#} {}",
-                    "",
-                    indented(text)
-                )?;
+                let text = indented(text);
+                write!(f, "\n{:18}{bold}{label:>6}{bold:#} {text}", "")?;
             }
         }
         Ok(())
     }
 }
 
-/// What all steps found.
+/// The findings of all steps.
 #[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
 pub struct Report {
-    /// In the order of the steps.
+    /// The findings in the order of the steps.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether no step failed or had to be skipped.
-    pub fn is_well(&self) -> bool {
+    /// Returns true if no step failed or was skipped.
+    pub fn is_healthy(&self) -> bool {
         let is_bad = |outcome| matches!(outcome, Outcome::Failed | Outcome::Skipped);
         !self.findings.iter().any(|finding| is_bad(finding.outcome))
+    }
+
+    /// Returns the report as a JSON document: `healthy` and `findings`.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "healthy": self.is_healthy(), "findings": self.findings })
+    }
+
+    pub(super) fn finding(&self, step: Step) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.step == step)
+    }
+
+    /// Returns the first failed step among those that `step` needs, directly or indirectly.
+    pub(super) fn failed_prerequisite(&self, step: Step) -> Option<Step> {
+        let mut needed = step.prerequisites().iter();
+        needed.find_map(|&needed| match self.finding(needed) {
+            Some(finding) if finding.outcome == Outcome::Failed => Some(needed),
+            _ => self.failed_prerequisite(needed),
+        })
     }
 
     fn count(&self, outcome: Outcome) -> usize {
         let same = |finding: &&Finding| finding.outcome == outcome;
         self.findings.iter().filter(same).count()
     }
-
-    /// The report as a JSON document: `well` and the findings.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "well": self.is_well(), "findings": self.findings })
-    }
 }
 
 impl fmt::Display for Report {
-    /// The last line: how many steps ended how.
+    /// Writes the last line: the number of steps by outcome.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = [
             (Outcome::Passed, "passed"),
@@ -257,11 +208,11 @@ impl fmt::Display for Report {
             (Outcome::Skipped, "skipped"),
         ];
         let counts = words.map(|(outcome, word)| (self.count(outcome), word));
-        let told = counts.iter().filter(|(count, _)| *count > 0);
-        let told: Vec<_> = told
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts
             .map(|(count, word)| format!("{count} {word}"))
             .collect();
-        f.write_str(&told.join(", "))
+        f.write_str(&counts.join(", "))
     }
 }
 
@@ -269,21 +220,77 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    fn finding(step: Step, outcome: Outcome) -> Finding {
+        Finding {
+            step,
+            outcome,
+            observed: String::new(),
+            cause: None,
+            fix: None,
+            duration_s: None,
+        }
+    }
+
     #[test]
-    fn all_is_well_unless_a_step_failed_or_was_skipped() {
-        for (verdict, well) in [
-            (Verdict::passed(""), true),
-            (Verdict::warned("", "", ""), true),
-            (Verdict::not_applicable(""), true),
-            (Verdict::failed("", "", ""), false),
-            (Verdict::skipped(Step::Dns), false),
+    fn a_report_is_healthy_unless_a_step_failed_or_was_skipped() {
+        for (outcome, healthy) in [
+            (Outcome::Passed, true),
+            (Outcome::Warned, true),
+            (Outcome::NotApplicable, true),
+            (Outcome::Failed, false),
+            (Outcome::Skipped, false),
         ] {
             let findings = vec![
-                Finding::new(Step::Dns, Verdict::passed(""), None),
-                Finding::new(Step::Latency, verdict, None),
+                finding(Step::Dns, Outcome::Passed),
+                finding(Step::Latency, outcome),
             ];
             let report = Report { findings };
-            assert_eq!(report.is_well(), well, "{report}");
+            assert_eq!(report.is_healthy(), healthy, "{report}");
+        }
+    }
+
+    #[test]
+    fn a_step_needs_only_earlier_ones() {
+        for (place, step) in Step::ALL.into_iter().enumerate() {
+            let earlier = &Step::ALL[..place];
+            assert!(step.prerequisites().iter().all(|one| earlier.contains(one)));
+        }
+    }
+
+    #[test]
+    fn a_skipped_step_names_the_one_that_failed() {
+        use Outcome::{Failed, Passed, Skipped};
+        for (outcomes, step, failed) in [
+            (&[(Step::Tcp, Failed)][..], Step::Tls, Some(Step::Tcp)),
+            (
+                &[(Step::Dns, Failed), (Step::Tcp, Skipped)],
+                Step::Latency,
+                Some(Step::Dns),
+            ),
+            (
+                &[(Step::Tls, Passed), (Step::Token, Failed)],
+                Step::Authentication,
+                Some(Step::Token),
+            ),
+            (
+                &[(Step::Tls, Failed), (Step::Token, Failed)],
+                Step::Commands,
+                Some(Step::Tls),
+            ),
+            (
+                &[(Step::Configuration, Failed)],
+                Step::LocalService,
+                Some(Step::Configuration),
+            ),
+            (&[(Step::Token, Failed)], Step::Tls, None),
+        ] {
+            let findings = outcomes
+                .iter()
+                .map(|(step, outcome)| finding(*step, *outcome));
+            let report = Report {
+                findings: findings.collect(),
+            };
+            assert_eq!(report.failed_prerequisite(step), failed, "{outcomes:?}");
         }
     }
 }

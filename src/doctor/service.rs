@@ -1,179 +1,225 @@
-//! The service that runs beside the doctor, in the same container say: what it holds, and what it had to do for it. A way
-//! that is open now says nothing of a process that walked it an hour ago.
+//! The service that runs on this machine, in the same container for example: its state, and the work that it took to keep it.
+//! That the path is open now says nothing about a process that started an hour ago.
 
-use std::{
-    io,
-    time::{SystemTime, UNIX_EPOCH},
+mod observation;
+
+use std::{io, time::Duration};
+
+use self::observation::{Counters, Observation, Readiness, TokenFailure};
+use super::{
+    duration::in_words,
+    examination::{Checked, Failed, Passed},
+    local, token,
 };
+use crate::{config::Config, identity::FailureKind};
 
-use serde::Deserialize;
-use std::collections::BTreeMap;
-
-use super::{identity::minutes, report::Verdict};
-use crate::{config::Config, http::local};
-
-/// As many connections as there are may be opened a few times over, in maintenance or a failover; more than that, and more
-/// than one a minute, and something closes them for good.
+/// Each connection may be opened a few times over, during maintenance or a failover. If more than that are opened, and more
+/// than one a minute, something closes them.
 const OPENED_OVER: f64 = 3.0;
 
-/// What `/readyz` answers.
-#[derive(Deserialize)]
-struct Readiness {
-    ready: bool,
-    checks: BTreeMap<String, Check>,
-}
-
-#[derive(Deserialize)]
-struct Check {
-    status: String,
-    detail: String,
-}
-
-/// Whether it is ready, and whether it will stay so. `mended`: whether no step before failed.
-pub(super) async fn running(config: &Config, mended: bool) -> (Verdict, Option<()>) {
+/// Asks the local service whether it is ready, and judges whether it stays so. `is_path_healthy` is true if no step before
+/// failed.
+pub(super) async fn check(config: &Config, is_path_healthy: bool) -> Checked<()> {
     let address = local::address(&config.http);
-    let verdict = match ask(address).await {
-        Ok(Some((readiness, metrics))) => judge(&readiness, &Metrics(&metrics), mended),
-        Ok(None) => Verdict::warned(
-            format!("something else answers at http://{address}"),
+    let observed = match Observation::request(address).await {
+        Ok(observed) => observed,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let reason = format!("no service listens on {address}");
+            return Ok(Passed::not_applicable(reason, ()));
+        }
+        Err(error) => {
+            return Err(Failed::new(
+                format!("http://{address}: {error}"),
+                "the local service does not respond to its probes",
+                "check its log, and its CPU and memory limits",
+            ));
+        }
+    };
+    let Some(Observation {
+        readiness,
+        counters,
+    }) = observed
+    else {
+        return Ok(Passed::warned(
+            format!("another program responds at http://{address}"),
             "the service cannot listen there",
             "give one of the two another port: PORT, ADMIN_PORT",
-        ),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Verdict::not_applicable(format!("no service listens on {address}"))
-        }
-        Err(error) => Verdict::failed(
-            format!("http://{address}: {error}"),
-            "the service that runs here does not answer its own probes",
-            "look at its log and at the limits of its processor time and memory",
-        ),
+            (),
+        ));
     };
-    (verdict, Some(()))
+    judge(&readiness, &counters, is_path_healthy)
 }
 
-/// What `/readyz` and `/metrics` say; `None` where it is not this service that answers.
-async fn ask(address: std::net::SocketAddr) -> io::Result<Option<(Readiness, String)>> {
-    let (_, body) = local::get(address, "/readyz").await?;
-    let Ok(readiness) = serde_json::from_str(&body) else {
-        return Ok(None);
-    };
-    let (_, metrics) = local::get(address, "/metrics").await?;
-    Ok(Some((readiness, metrics)))
-}
-
-fn judge(readiness: &Readiness, metrics: &Metrics<'_>, mended: bool) -> Verdict {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs_f64();
-    let left = |end: f64| minutes(std::time::Duration::from_secs_f64((end - now).max(0.0)));
-    let detail = |name: &str| {
-        let check = readiness.checks.get(name);
-        check.map_or("unknown", |check| check.detail.as_str())
-    };
-
+fn judge(readiness: &Readiness, counters: &Counters, is_path_healthy: bool) -> Checked<()> {
     if !readiness.ready {
-        let failed = readiness
-            .checks
-            .iter()
-            .filter(|(_, check)| check.status == "failed");
-        let failed: Vec<_> = failed
-            .map(|(name, check)| format!("{name}: {}", check.detail))
-            .collect();
-        let mend = match mended {
-            true => {
-                "the way is open now: it should be ready within 5 seconds; else its log says what it meets"
-            }
-            false => {
-                "mend what failed above; it is ready again within 5 seconds, without a restart"
-            }
-        };
-        let meaning = "it is not ready, so that no traffic comes here";
-        return Verdict::failed(failed.join("\n"), meaning, mend);
+        return Err(not_ready(readiness, is_path_healthy));
     }
-
-    let token = metrics.total("entra_token_expiry_timestamp_seconds", "");
-    let signed_in = metrics.total("redis_connection_token_expiry_timestamp_seconds", "");
-    if let (Some(token), Some(signed_in)) = (token, signed_in)
-        && signed_in < token
-        && let Some(refused) =
-            metrics.total("redis_auth_total", r#"kind="reauth",outcome="failure""#)
-        && refused > 0.0
-    {
-        return Verdict::warned(
-            format!(
-                "a connection is signed in with a token that ends in {}, though a newer one is held: Redis did not take it {refused} times",
-                left(signed_in)
-            ),
-            "it serves until that end and is then given up",
-            "see sign-in above: it tries again by itself",
-        );
-    }
-    // The check adds why the latest request failed.
-    if let (Some(token), Some((_, trouble))) = (token, detail("token").split_once("; ")) {
-        return Verdict::warned(
-            format!("no new token: {trouble}"),
-            format!(
-                "requests are served until the token held ends, in {}",
-                left(token)
-            ),
-            "see token above: it asks again by itself, and never gives up",
-        );
-    }
-    let minutes_up = metrics
-        .total("process_start_time_seconds", "")
-        .map_or(0.0, |started| (now - started) / 60.0);
-    let opened = metrics
-        .total("redis_connections_opened_total", "")
-        .unwrap_or_default();
-    let open = metrics
-        .total("db_client_connection_count", "")
-        .unwrap_or_default();
-    if opened > open + OPENED_OVER * open.max(1.0) && opened - open > minutes_up {
-        let found = format!("for {open} connections {opened} were opened in {minutes_up:.1} min");
-        let silent = metrics
-            .total("redis_connections_closed_total", r#"reason="silent""#)
-            .unwrap_or_default();
-        if silent > (opened - open) / 2.0 {
-            return Verdict::warned(
-                format!("{found}; {silent} answered nothing and were given up"),
-                "a command that blocks (BLPOP, XREAD BLOCK, WAIT) holds up all that come after it on its connection, the sign-in with a new token too; a network that forgets connections looks the same",
-                "give commands that block a connection of their own, or let them wait for less than REDIS_COMMAND_TIMEOUT; for the network, see the idle time-outs between",
-            );
-        }
-        return Verdict::warned(
-            found,
-            "something closes them again and again; each opening is a sign-in, and Azure limits new connections",
-            "look for an idle time-out below 10 minutes: of Redis (`CONFIG GET timeout`), of a firewall, NAT gateway or proxy between",
-        );
-    }
-    Verdict::passed(format!("ready; {}; {}", detail("token"), detail("redis")))
+    let warning = old_token(counters)
+        .or_else(|| no_new_token(readiness, counters))
+        .or_else(|| many_connections(counters));
+    Ok(warning.unwrap_or_else(|| {
+        let checks = &readiness.checks;
+        let observed = format!("ready; {}; {}", checks.token.detail, checks.redis.detail);
+        Passed::new(observed, ())
+    }))
 }
 
-/// A scrape.
-struct Metrics<'a>(&'a str);
+fn not_ready(readiness: &Readiness, is_path_healthy: bool) -> Failed {
+    let fix = if is_path_healthy {
+        "the path to Redis works now: the service should become ready within 5 seconds; otherwise check its log"
+    } else {
+        "see the failed steps above; once they pass, the service becomes ready within 5 seconds, without a restart"
+    };
+    Failed::new(
+        readiness.checks.failures().join("\n"),
+        "the service is not ready and receives no traffic",
+        fix,
+    )
+}
 
-impl Metrics<'_> {
-    /// The sum over all series of `name` that have `label`; `None` where there is none.
-    fn total(&self, name: &str, label: &str) -> Option<f64> {
-        let values = self.0.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let labels = series.strip_prefix(name)?;
-            let is_meant = labels.is_empty() || labels.starts_with('{');
-            (is_meant && labels.contains(label)).then(|| value.parse::<f64>().ok())?
-        });
-        values.reduce(|sum, value| sum + value)
+/// Redis refuses the new token on an open connection.
+fn old_token(counters: &Counters) -> Option<Passed<()>> {
+    let remaining = counters.connection_token_expires_in?;
+    let is_old = remaining < counters.token_expires_in?;
+    let refused = counters.reauthentications_failed;
+    (is_old && refused > 0.0).then(|| {
+        Passed::warned(
+            format!(
+                "a connection uses a token that expires in {}, although there is a newer one: re-authentication failed {refused} times",
+                seconds(remaining)
+            ),
+            "the connection is closed when its token expires",
+            "see authentication above; re-authentication is retried automatically",
+            (),
+        )
+    })
+}
+
+/// Entra ID issues no new token.
+fn no_new_token(readiness: &Readiness, counters: &Counters) -> Option<Passed<()>> {
+    let token = &readiness.checks.token.details;
+    let failure = token.last_failure?;
+    let remaining = token.expires_in_seconds.or(counters.token_expires_in)?;
+    Some(Passed::warned(
+        format!("no new token: {}", token::cause(failure.into())),
+        format!(
+            "requests are served until the current token expires, in {}",
+            seconds(remaining)
+        ),
+        "see token above; the request is repeated until it succeeds",
+        (),
+    ))
+}
+
+/// Something closes the connections.
+fn many_connections(counters: &Counters) -> Option<Passed<()>> {
+    let (opened, open) = (counters.connections_opened, counters.connections_open);
+    let reopened = opened - open;
+    if reopened <= OPENED_OVER * open.max(1.0) || reopened <= counters.uptime_minutes {
+        return None;
+    }
+    let observed = format!(
+        "{opened} connections were opened in {:.1} min, and {open} are open",
+        counters.uptime_minutes
+    );
+    let unresponsive = counters.connections_unresponsive;
+    if unresponsive > reopened / 2.0 {
+        return Some(Passed::warned(
+            format!("{observed}; {unresponsive} stopped responding and were closed"),
+            "a blocking command (BLPOP, XREAD BLOCK, WAIT) delays everything that is sent after it on its connection, re-authentication included; a network that drops idle connections looks the same",
+            "use separate connections for blocking commands, or let them block for less than REDIS_COMMAND_TIMEOUT; for the network, check the idle timeouts in between",
+            (),
+        ));
+    }
+    Some(Passed::warned(
+        observed,
+        "connections are closed again and again; each new one has to authenticate, and Azure limits new connections",
+        "look for an idle timeout below 10 minutes: of Redis (`CONFIG GET timeout`), or of a firewall, NAT gateway or proxy in between",
+        (),
+    ))
+}
+
+fn seconds(seconds: f64) -> String {
+    in_words(Duration::from_secs_f64(seconds.max(0.0)))
+}
+
+impl From<TokenFailure> for FailureKind {
+    fn from(failure: TokenFailure) -> Self {
+        match failure {
+            TokenFailure::Timeout => Self::TimedOut,
+            TokenFailure::Unavailable => Self::Unavailable,
+            TokenFailure::Refused => Self::Refused,
+            TokenFailure::Unusable => Self::Unusable,
+            TokenFailure::Failed | TokenFailure::Unknown => Self::Failed,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::{Outcome, Step, examination::finding};
+
+    fn judged(readiness: &str, counters: Counters, is_path_healthy: bool) -> (Outcome, String) {
+        let readiness = serde_json::from_str(readiness).expect("it is /readyz's");
+        let result = judge(&readiness, &counters, is_path_healthy);
+        let (finding, _) = finding(Step::LocalService, result);
+        (finding.outcome, finding.to_string())
+    }
 
     #[test]
-    fn a_total_is_of_all_series_of_that_name_and_label() {
-        let scrape = Metrics("# HELP a x\na{k=\"1\"} 2\na{k=\"2\"} 3\na_total 7\nb 1.5\n");
-        assert_eq!(scrape.total("a", ""), Some(5.0));
-        assert_eq!(scrape.total("a", "k=\"2\""), Some(3.0));
-        assert_eq!(scrape.total("b", ""), Some(1.5));
-        assert_eq!(scrape.total("c", ""), None);
+    fn the_local_service_is_judged_by_fields_and_counters() {
+        let ready = r#"{"ready":true,"checks":{"token":{"status":"passed","detail":"t"},"redis":{"status":"passed","detail":"r"}}}"#;
+        let no_token = r#"{"ready":true,"checks":{"token":{"status":"passed","detail":"t","last_failure":"refused","expires_in_seconds":90}}}"#;
+        let not_ready = r#"{"ready":false,"checks":{"redis":{"status":"failed","detail":"no reply"},"other":{"status":"failed","detail":"x"}}}"#;
+        let quiet = Counters {
+            token_expires_in: Some(100.0),
+            connection_token_expires_in: Some(100.0),
+            connections_open: 2.0,
+            connections_opened: 2.0,
+            uptime_minutes: 1.0,
+            ..Counters::default()
+        };
+        let old = Counters {
+            connection_token_expires_in: Some(50.0),
+            reauthentications_failed: 3.0,
+            ..quiet.clone()
+        };
+        let many = Counters {
+            connections_opened: 20.0,
+            ..quiet.clone()
+        };
+        let blocked = Counters {
+            connections_unresponsive: 15.0,
+            ..many.clone()
+        };
+        let within_days = Counters {
+            uptime_minutes: 10_000.0,
+            ..many.clone()
+        };
+        use Outcome::{Failed, Passed, Warned};
+        for (readiness, counters, healthy, outcome, part) in [
+            (ready, quiet.clone(), true, Passed, "ready; t; r"),
+            (not_ready, quiet.clone(), true, Failed, "redis: no reply"),
+            (not_ready, quiet.clone(), true, Failed, "works now"),
+            (
+                not_ready,
+                quiet.clone(),
+                false,
+                Failed,
+                "see the failed steps",
+            ),
+            (ready, old.clone(), true, Warned, "expires in 50 s"),
+            (no_token, quiet.clone(), true, Warned, "was refused"),
+            (no_token, quiet.clone(), true, Warned, "in 90 s"),
+            (no_token, old, true, Warned, "failed 3 times"),
+            (ready, many, true, Warned, "idle timeout"),
+            (ready, blocked, true, Warned, "BLPOP"),
+            (ready, within_days, true, Passed, "ready"),
+        ] {
+            let (found, text) = judged(readiness, counters, healthy);
+            assert_eq!(found, outcome, "{text}");
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
     }
 }

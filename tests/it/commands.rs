@@ -277,7 +277,7 @@ async fn dev_prints_each_rotation_in_one_line() {
     }
     assert_eq!(
         told[0],
-        "token 1 lives 2 s: 2 sign-ins, 2 connections opened"
+        "token 1 valid for 2 s: 2 authentications, 2 connections opened"
     );
     assert!(told[2].ends_with(" 0 connections opened"), "{told:?}");
 }

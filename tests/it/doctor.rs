@@ -1,4 +1,4 @@
-//! `entra-redis doctor`: each fault is made for real, and the report names it and the mend.
+//! `entra-redis doctor`: each fault is caused for real, and the report names it and its fix.
 
 mod pains;
 
@@ -19,7 +19,7 @@ type Variables = Vec<(String, String)>;
 
 async fn run(variables: &[(String, String)], arguments: &[&str]) -> Output {
     let mut command = command(&[&["doctor"], arguments].concat());
-    // Nobody listens there: what else runs on this machine is no part of the test.
+    // No service listens there: what else runs on this machine is not part of the test.
     command
         .env("PORT", "1")
         .envs(variables.iter().cloned())
@@ -28,18 +28,19 @@ async fn run(variables: &[(String, String)], arguments: &[&str]) -> Output {
         .expect("the binary was built")
 }
 
-/// The findings by their steps, and whether all is well.
+/// Returns the findings in the order of the steps, and true if the report is healthy.
 async fn report(variables: &[(String, String)]) -> (Vec<Value>, bool) {
     let output = run(variables, &["--output", "json"]).await;
     let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    let well = report["well"].as_bool().expect("a verdict");
-    assert_eq!(output.status.code(), Some(i32::from(!well)), "{report}");
+    let healthy = report["healthy"].as_bool().expect("a verdict");
+    assert_eq!(output.status.code(), Some(i32::from(!healthy)), "{report}");
     assert!(output.stderr.is_empty(), "{output:?}");
     nothing_secret(variables, &report.to_string());
-    (report["findings"].as_array().expect("a list").clone(), well)
+    let findings = report["findings"].as_array().expect("a list");
+    (findings.clone(), healthy)
 }
 
-/// No value that signs in is told.
+/// Checks that no secret is in a report.
 fn nothing_secret(variables: &[(String, String)], text: &str) {
     for (name, value) in variables {
         let is_secret = ["SECRET", "HEADER", "REDIS_KEY"]
@@ -50,19 +51,19 @@ fn nothing_secret(variables: &[(String, String)], text: &str) {
     assert!(!text.contains("eyJ"), "a token is in {text}");
 }
 
-/// What was found at the one step that did not pass; those that stand on it were skipped.
+/// Returns observation, cause and fix of the one step that did not pass; the steps that need it were skipped.
 async fn the_fault(variables: &[(String, String)], step: &str, outcome: &str) -> String {
-    let (findings, well) = report(variables).await;
-    assert_eq!(well, outcome == "warned", "{findings:#?}");
-    let told = findings.iter().filter(|finding| {
+    let (findings, healthy) = report(variables).await;
+    assert_eq!(healthy, outcome == "warned", "{findings:#?}");
+    let faults = findings.iter().filter(|finding| {
         !matches!(
             finding["outcome"].as_str(),
             Some("passed" | "skipped" | "not_applicable")
         )
     });
-    let told: Vec<_> = told.collect();
-    let [fault] = told[..] else {
-        panic!("one fault was made: {told:#?}");
+    let faults: Vec<_> = faults.collect();
+    let [fault] = faults[..] else {
+        panic!("one fault was caused: {faults:#?}");
     };
     assert_eq!(
         (fault["step"].as_str(), fault["outcome"].as_str()),
@@ -77,16 +78,16 @@ async fn the_fault(variables: &[(String, String)], step: &str, outcome: &str) ->
         outcome == "failed" && step != "latency",
         "{findings:#?}"
     );
-    let word = |name: &str| fault[name].as_str().expect("it says so").to_owned();
+    let word = |name: &str| fault[name].as_str().expect("a text").to_owned();
     format!(
-        "{}\nmeans {}\ndo {}",
-        word("found"),
-        word("meaning"),
-        word("mend")
+        "{}\ncause: {}\nfix: {}",
+        word("observed"),
+        word("cause"),
+        word("fix")
     )
 }
 
-/// That a report says each of these.
+/// Checks that a report contains each of these.
 #[track_caller]
 fn says(report: &str, parts: &[&str]) {
     for part in parts {
@@ -137,7 +138,7 @@ async fn ask<T: redis::FromRedisValue>(redis: &RedisServer, words: &[&str]) -> T
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_all_is_well_every_step_passes_and_redis_is_left_as_it_was() {
+async fn in_a_healthy_deployment_every_step_passes_and_redis_is_left_as_it_was() {
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
     () = ask(&redis, &["SET", "PreviousVisitTime", "2026-01-30T14:23:45"]).await;
@@ -147,8 +148,8 @@ async fn where_all_is_well_every_step_passes_and_redis_is_left_as_it_was() {
         "ManagedIdentityCredential",
     ] {
         let (_service, variables) = beside(azure.environment(credential)).await;
-        let (findings, well) = report(&variables).await;
-        assert!(well, "{findings:#?}");
+        let (findings, healthy) = report(&variables).await;
+        assert!(healthy, "{findings:#?}");
         assert_eq!(findings.len(), 12);
         assert!(
             findings
@@ -176,8 +177,8 @@ async fn where_all_is_well_every_step_passes_and_redis_is_left_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_tokens_their_steps_do_not_apply() {
     let redis = RedisServer::start().await;
-    let (findings, well) = report(&plain(&redis.address())).await;
-    assert!(well, "{findings:#?}");
+    let (findings, healthy) = report(&plain(&redis.address())).await;
+    assert!(healthy, "{findings:#?}");
     let apart = findings
         .iter()
         .filter(|finding| finding["outcome"] == "not_applicable");
@@ -186,7 +187,13 @@ async fn without_tokens_their_steps_do_not_apply() {
         .collect();
     assert_eq!(
         apart,
-        ["tls", "identity_environment", "token", "claims", "service"]
+        [
+            "tls",
+            "identity_environment",
+            "token",
+            "claims",
+            "local_service"
+        ]
     );
 }
 
@@ -200,20 +207,20 @@ async fn a_report_reads_like_this() {
     assert_eq!(
         text.replace(&port.to_string(), "PORT"),
         "\
-✔ configuration          127.0.0.1:PORT, without a sign-in
-✔ DNS                    127.0.0.1 is 127.0.0.1 (this machine)
+✔ configuration          127.0.0.1:PORT, no authentication
+✔ DNS                    127.0.0.1 resolves to 127.0.0.1 (this machine)
 ✘ TCP                    cannot connect to 127.0.0.1:PORT: Connection refused (os error 111)
-                   means the machine is there and nobody listens on that port
-                      do check the port in REDIS_ENDPOINT: Azure Managed Redis has 10000, Azure Cache for Redis 6380
+                  cause: the host is up, but nothing listens on that port
+                    fix: check the port in REDIS_ENDPOINT: Azure Managed Redis uses 10000, Azure Cache for Redis 6380
 - TLS                    skipped: TCP failed
-· identity environment   REDIS_AUTH is not entra: the service signs in without a token
-· token                  REDIS_AUTH is not entra: the service signs in without a token
-· claims                 REDIS_AUTH is not entra: the service signs in without a token
-- sign-in                skipped: TCP failed
+· identity environment   REDIS_AUTH is not entra: no token is used
+· token                  REDIS_AUTH is not entra: no token is used
+· claims                 REDIS_AUTH is not entra: no token is used
+- authentication         skipped: TCP failed
 - clustering policy      skipped: TCP failed
 - commands               skipped: TCP failed
 - latency                skipped: TCP failed
-· service here           no service listens on 127.0.0.1:1
+· local service          no service listens on 127.0.0.1:1
 
 2 passed, 1 failed, 5 skipped
 "
@@ -221,7 +228,7 @@ async fn a_report_reads_like_this() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_is_told_whole() {
+async fn every_fault_of_a_configuration_is_reported() {
     let unset = the_fault(&Vec::new(), "configuration", "failed").await;
     says(
         &unset,
@@ -244,7 +251,7 @@ async fn a_wrong_configuration_is_told_whole() {
         ],
     );
 
-    // A pod that the webhook passed by.
+    // A pod that the webhook did not mutate.
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
     let mut bare = azure.environment("WorkloadIdentityCredential");
@@ -260,7 +267,7 @@ async fn a_wrong_configuration_is_told_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_lead_to_the_cache_is_told_by_its_step() {
+async fn a_network_fault_is_reported_by_its_step() {
     let unknown = the_fault(&plain("nowhere.invalid:10000"), "dns", "failed").await;
     says(
         &unknown,
@@ -287,12 +294,7 @@ async fn what_does_not_lead_to_the_cache_is_told_by_its_step() {
     let unreachable = the_fault(&unreachable, "tcp", "failed").await;
     says(
         &unreachable,
-        &[
-            "no answer from",
-            "within 0.5 s",
-            "firewall",
-            "private endpoint",
-        ],
+        &[&address.to_string(), "0.5s", "firewall", "private endpoint"],
     );
 
     let redis = RedisServer::start().await;
@@ -321,12 +323,19 @@ async fn a_certificate_is_refused_with_its_fault() {
             Certificates::for_name("elsewhere.example").another("localhost"),
             ["UnknownIssuer", "does not trust", "REDIS_CA_FILE"],
         ),
-        (good.expired("localhost"), ["expired", "has ended", "clock"]),
+        (
+            good.expired("localhost"),
+            ["expired", "has expired", "clock"],
+        ),
         (
             good.but("localhost", |it| {
                 it.not_before = rcgen::date_time_ymd(2090, 1, 1)
             }),
-            ["not valid yet", "begins later", "clock is behind"],
+            [
+                "not valid yet",
+                "or this machine's clock",
+                "clock is behind",
+            ],
         ),
     ] {
         let redis = RedisServer::with_tls(&certificates).await;
@@ -334,7 +343,7 @@ async fn a_certificate_is_refused_with_its_fault() {
         says(&the_fault(&variables, "tls", "failed").await, &parts);
     }
 
-    // One that ends soon is good, and warned of.
+    // One that expires soon is valid, with a warning.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("it is later than 1970");
     let soon = good.but("localhost", |it| {
@@ -349,14 +358,14 @@ async fn a_certificate_is_refused_with_its_fault() {
     says(
         &tls.to_string(),
         &[
-            "certificate for localhost, from CN=authority for localhost",
+            "certificate for localhost, issued by CN=authority for localhost",
             "to 20",
             "in 2 days",
             "is renewed",
         ],
     );
 
-    // Azure's cipher suites of TLS 1.2 are of a kind that is refused here.
+    // Azure's cipher suites of TLS 1.2 are not supported here.
     let only_old = [
         "--tls-protocols",
         "TLSv1.2",
@@ -368,7 +377,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     says(&old, &["TLS 1.3", "middlebox"]);
 }
 
-/// What a service needs before this server, whose certificate an authority signed that it trusts.
+/// Returns the variables of a service that trusts the authority of this server's certificate.
 fn trusting(redis: &RedisServer, authority: &Certificates) -> Variables {
     let endpoint = format!("localhost:{}", redis.tls_port);
     let authority = authority.path("ca.pem").display().to_string();
@@ -380,7 +389,7 @@ fn trusting(redis: &RedisServer, authority: &Certificates) -> Variables {
     with(Vec::new(), &pairs)
 }
 
-/// A federated token file with these claims, which nobody signed: it is looked at before it is sent.
+/// Writes a federated token file with these claims, without a signature: it is read before it is sent.
 fn assertion(directory: &tempfile::TempDir, claims: &str) -> String {
     let path = directory.path().join("azure-identity-token");
     let token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
@@ -389,12 +398,12 @@ fn assertion(directory: &tempfile::TempDir, claims: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_that_was_not_given_is_told_with_the_label() {
+async fn a_missing_identity_is_reported_with_the_label() {
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
     let directory = tempfile::tempdir().expect("there is room");
     let missing = directory.path().join("missing").display().to_string();
-    let ended = assertion(
+    let expired = assertion(
         &directory,
         r#"{"exp":1,"sub":"s","aud":"api://AzureADTokenExchange"}"#,
     );
@@ -407,7 +416,7 @@ async fn an_identity_that_was_not_given_is_told_with_the_label() {
                 "azure.workload.identity/use",
             ],
         ),
-        (ended, ["which has ended", "AADSTS700024", "kubelet"]),
+        (expired, ["has expired", "AADSTS700024", "kubelet"]),
     ] {
         let variables = with(
             azure.environment("WorkloadIdentityCredential"),
@@ -436,7 +445,7 @@ async fn an_identity_that_was_not_given_is_told_with_the_label() {
         ],
     );
 
-    // Container Apps with a user-assigned identity, whose client id was forgotten.
+    // Container Apps with a user-assigned identity whose client id is missing.
     let mut forgotten = azure.environment("ManagedIdentityCredential");
     forgotten.retain(|(name, _)| name != "AZURE_CLIENT_ID");
     let (findings, _) = report(&forgotten).await;
@@ -446,13 +455,13 @@ async fn an_identity_that_was_not_given_is_told_with_the_label() {
     let finding = finding.expect("it was taken");
     assert_eq!(finding["outcome"], "warned", "{finding:#}");
     says(
-        &finding["mend"].to_string(),
+        &finding["fix"].to_string(),
         &["AZURE_CLIENT_ID", "az identity show"],
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_entra_id_refuses_is_explained() {
+async fn a_refusal_of_entra_id_is_explained() {
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
     const OTHER: &str = "00000000-0000-0000-0000-000000000009";
@@ -491,7 +500,7 @@ async fn what_entra_id_refuses_is_explained() {
         let variables = with(azure.environment(credential), &[more]);
         says(&the_fault(&variables, "token", "failed").await, &parts);
     }
-    // A cluster that no federated credential names.
+    // The assertion of a cluster that no federated credential names.
     let file = azure.variable("AZURE_FEDERATED_TOKEN_FILE");
     let real = std::fs::read_to_string(file).expect("the emulator wrote it");
     let parts: Vec<_> = real.trim().split('.').collect();
@@ -543,16 +552,16 @@ async fn what_entra_id_refuses_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it() {
+async fn a_user_that_redis_does_not_have_is_reported_with_the_command_that_adds_it() {
     let redis = RedisServer::start().await;
     let azure = before(&redis).await;
     azure.controls.set_redis(RedisFault::RefuseAuth);
     let variables = azure.environment("ManagedIdentityCredential");
     let (findings, _) = report(&variables).await;
     let claims = findings.iter().find(|finding| finding["step"] == "claims");
-    let claims = claims.expect("it was taken")["found"].to_string();
-    let object_id = claims.split([' ', ',']).nth(2).expect("it is told");
-    let refused = the_fault(&variables, "sign_in", "failed").await;
+    let claims = claims.expect("it was taken")["observed"].to_string();
+    let object_id = claims.split([' ', ',']).nth(2).expect("it is there");
+    let refused = the_fault(&variables, "authentication", "failed").await;
     let command = format!(
         "--cluster-name localhost --database-name default --access-policy-assignment-name {} --access-policy-name default --object-id {object_id}",
         object_id.replace('-', "")
@@ -569,8 +578,8 @@ async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it()
     azure.controls.set_redis(RedisFault::HangAuth);
     let silent = with(variables, &[("REDIS_CONNECT_TIMEOUT", "2s")]);
     says(
-        &the_fault(&silent, "sign_in", "failed").await,
-        &["localhost:", "says nothing", "resourceState"],
+        &the_fault(&silent, "authentication", "failed").await,
+        &["localhost:", "does not respond", "resourceState"],
     );
 
     () = ask(&redis, &["CONFIG", "SET", "requirepass", "the-right-one"]).await;
@@ -580,15 +589,15 @@ async fn a_user_that_redis_does_not_know_is_told_with_the_command_that_adds_it()
             &[("REDIS_AUTH", "key"), ("REDIS_KEY", key)],
         )
     };
-    let nobody = the_fault(&plain(&redis.address()), "sign_in", "failed").await;
+    let nobody = the_fault(&plain(&redis.address()), "authentication", "failed").await;
     says(&nobody, &["NOAUTH", "REDIS_AUTH=none", "unset REDIS_AUTH"]);
-    let wrong = the_fault(&key("of-no-use"), "sign_in", "failed").await;
+    let wrong = the_fault(&key("of-no-use"), "authentication", "failed").await;
     says(&wrong, &["WRONGPASS", "REDIS_KEY", "REDIS_AUTH=entra"]);
     assert!(report(&key("the-right-one")).await.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
+async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
     let single = RedisServer::start().await;
     let forced = with(
         plain(&single.address()),
@@ -611,24 +620,24 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
 
     let mut cluster = RedisCluster::start(3, 0).await;
     let address = cluster.address(0);
-    let (findings, well) = report(&plain(&address)).await;
-    assert!(well, "{findings:#?}");
+    let (findings, healthy) = report(&plain(&address)).await;
+    assert!(healthy, "{findings:#?}");
     says(
-        &findings[8]["found"].to_string(),
-        &["CLUSTER SLOTS returned 3 primaries; all answer"],
+        &findings[8]["observed"].to_string(),
+        &["CLUSTER SLOTS", "3 ", "; all primaries respond"],
     );
-    // As Azure has it: nodes by address, under a certificate for the endpoint's name alone, each with its own sign-in.
+    // As in Azure: nodes by address, with a certificate for the endpoint's name alone, each with its own authentication.
     let azure = Azure::start(Options {
         redis: Some(cluster.address(0)),
         ..Options::default()
     })
     .await;
     let variables = azure.environment("WorkloadIdentityCredential");
-    let (findings, well) = report(&variables).await;
-    assert!(well, "{findings:#?}");
+    let (findings, healthy) = report(&variables).await;
+    assert!(healthy, "{findings:#?}");
     says(
-        &findings[8]["found"].to_string(),
-        &["3 primaries; all answer"],
+        &findings[8]["observed"].to_string(),
+        &["3 ", "; all primaries respond"],
     );
 
     cluster.pause(1);
@@ -645,7 +654,7 @@ async fn a_policy_that_does_not_fit_and_a_master_that_is_away_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
+async fn a_refused_command_is_reported_with_the_missing_rule() {
     let redis = RedisServer::start().await;
     let variables = plain(&redis.address());
     for (rules, outcome, parts) in [
@@ -657,7 +666,7 @@ async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
         (&["-del"], "warned", &["DEL: ", "NOPERM", "+del and"]),
         (&["-get"], "warned", &["GET: ", "NOPERM", "+get and"]),
         (&["-ping"], "warned", &["PING: ", "NOPERM", "+ping and"]),
-        // As a user who may only read.
+        // As a user with read access only.
         (
             &["-ping", "-set", "-del"],
             "failed",
@@ -674,7 +683,7 @@ async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
         let fault = the_fault(&variables, "commands", outcome).await;
         () = ask(&redis, &["ACL", "SETUSER", "default", "+@all", "allkeys"]).await;
         says(&fault, parts);
-        // What was written is removed again, where that is allowed.
+        // The key is removed again, where that is allowed.
         let left: usize = ask(&redis, &["DBSIZE"]).await;
         assert_eq!(
             left,
@@ -697,7 +706,7 @@ async fn a_command_that_redis_refuses_is_told_with_the_rule_that_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watching_begins_again_until_it_is_told_to_stop() {
+async fn watching_repeats_the_examination_until_it_is_stopped() {
     let redis = RedisServer::start().await;
     let mut child = command(&["doctor", "--watch", "--output", "json"])
         .envs(plain(&redis.address()))
@@ -714,12 +723,12 @@ async fn watching_begins_again_until_it_is_told_to_stop() {
             .expect("it is text")
             .expect("one more");
         let report: Value = serde_json::from_str(&line).expect("one document a line");
-        assert_eq!(report["well"], true);
+        assert_eq!(report["healthy"], true);
     }
-    let told = std::process::Command::new("kill")
+    let stopped = std::process::Command::new("kill")
         .args(["-INT", &id])
         .status();
-    assert!(told.expect("kill is everywhere").success());
+    assert!(stopped.expect("kill is everywhere").success());
     let mut status = None;
     eventually("it ends", async || {
         status = child.try_wait().expect("it is ours");

@@ -18,6 +18,7 @@
 //!
 //! Data goes one way: environment → [`env`] → [`identity`] → [`pool`].
 
+pub mod diagnostics;
 mod endpoint;
 pub mod env;
 pub mod file;

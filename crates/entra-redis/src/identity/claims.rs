@@ -104,7 +104,8 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
 pub struct Skew {
     /// The difference.
     pub by: Duration,
-    ahead: bool,
+    /// This machine's clock is ahead.
+    pub ahead: bool,
 }
 
 impl Skew {

@@ -51,6 +51,14 @@ impl Clustering {
         self.is_cluster
     }
 
+    /// Returns the error code with which the server refused CLUSTER SLOTS, if that decided.
+    pub fn refusal_code(&self) -> Option<&str> {
+        match &self.reason {
+            Reason::Refused(code) => Some(code),
+            Reason::Configured(_) | Reason::Slots(_) | Reason::NoSlots => None,
+        }
+    }
+
     fn one_endpoint(reason: Reason) -> Self {
         Self {
             is_cluster: false,

@@ -29,13 +29,13 @@ use crate::config::{Environment, Error as ConfigurationError};
 /// `EX_USAGE` of `sysexits.h`.
 const EXIT_USAGE: u8 = 64;
 
-/// GET /sample from Azure Managed Redis, signed in with Microsoft Entra ID: no password, no access key.
+/// GET /sample from Azure Managed Redis, authenticated with Microsoft Entra ID: no password, no access key.
 #[derive(Parser)]
 #[command(
     name = "entra-redis",
     version,
     max_term_width = 100,
-    after_help = "Without a command: serve. Variables configure it: see `entra-redis config`.",
+    after_help = "The default command is serve. Configuration is by environment variables: see `entra-redis config`.",
     after_long_help = help::page(help::COMMAND_LINE)
 )]
 struct Cli {
@@ -48,30 +48,30 @@ enum Command {
     /// Run the service (the default)
     #[command(after_long_help = help::page(help::SERVE))]
     Serve,
-    /// Run the service with an emulated Entra ID and Redis on this machine; nothing else is needed
+    /// Run the service with an emulated Entra ID and Redis on this machine; needs nothing else
     #[cfg(feature = "emulator")]
     #[command(after_long_help = help::page(help::DEV))]
     Dev(dev::Options),
-    /// Run the emulated Entra ID and Redis alone and print the variables that clients need
+    /// Run only the emulated Entra ID and Redis, and print the variables that clients need
     #[cfg(feature = "emulator")]
     #[command(after_long_help = help::page(help::EMULATE))]
     Emulate(emulate::Options),
-    /// Say what is wrong between this environment and Redis, step by step, and what to do
+    /// Check the path from this environment to Redis step by step, and show how to fix what fails
     #[command(after_long_help = help::page(help::DOCTOR))]
     Doctor(doctor::Options),
-    /// Print every variable: name, value in force, meaning
+    /// Print every variable with its current value and its meaning
     #[command(after_long_help = help::page(help::CONFIG))]
     Config,
     /// Print the OpenAPI document
     #[command(after_long_help = help::page(help::OPENAPI))]
     Openapi,
-    /// Print completions for a shell
+    /// Print a completion script for a shell
     #[command(after_long_help = help::page(help::COMPLETIONS))]
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Ask /healthz of the service that runs with the same environment; for a container's HEALTHCHECK
+    /// Request /healthz of the service that runs with the same environment; for a container's HEALTHCHECK
     #[command(after_long_help = help::page(help::HEALTHCHECK))]
     Healthcheck,
 }

@@ -20,16 +20,16 @@ use crate::{
 pub(super) struct Options {
     #[command(flatten)]
     emulator: EmulatorOptions,
-    /// The name by which clients on other machines reach it, such as a Kubernetes Service's
+    /// Host name for clients on other machines, such as that of a Kubernetes Service
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     host_name: Option<String>,
-    /// Port of the managed identity endpoint (http), which also serves /ca.pem; 0 takes a free one
+    /// Port of the managed identity endpoint (http), which also serves /ca.pem; 0 for a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     identity_port: u16,
-    /// Port of the token endpoint (https); 0 takes a free one
+    /// Port of the token endpoint (https); 0 for a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     authority_port: u16,
-    /// Port of Redis (TLS); 0 takes a free one
+    /// Port of Redis (TLS); 0 for a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     redis_port: u16,
 }

@@ -15,18 +15,18 @@ use crate::{
 /// Options of both commands.
 #[derive(Args)]
 pub(super) struct EmulatorOptions {
-    /// How long tokens live, such as 5s or 2m; at least 1s
+    /// Lifetime of tokens, such as 5s or 2m; at least 1s
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
     pub(super) token_lifetime: Duration,
-    /// A real Redis behind the emulated front, without TLS or password; without it an in-memory store
+    /// A real Redis behind the emulated proxy, without TLS or password; default: an in-memory store
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(super) redis: Option<String>,
-    /// Let the emulated Redis be clustered by this policy of Azure's; without it, it is what the server behind it is
+    /// Clustering policy of the emulated Redis, in Azure's words; default: that of the server behind it
     #[arg(long, value_name = "POLICY", value_parser = clustering_policy())]
     clustering_policy: Option<ClusteringPolicy>,
     #[command(flatten)]
     federated: Option<Federated>,
-    /// The application's certificate (PEM, RSA): whoever signs with its key gets a token
+    /// Certificate of the application (PEM, RSA): assertions signed with its key are exchanged for tokens
     #[arg(long, value_name = "FILE")]
     client_certificate: Option<PathBuf>,
 }
@@ -35,13 +35,13 @@ pub(super) struct EmulatorOptions {
 #[derive(Args)]
 #[group(requires_all = ["issuer", "subject", "keys"])]
 struct Federated {
-    /// Take assertions of this issuer instead of the emulator's own, such as a Kubernetes cluster's
+    /// Issuer of the assertions to accept instead of the emulator's own, such as a Kubernetes cluster
     #[arg(long = "federated-issuer", value_name = "URL", required = false)]
     issuer: String,
-    /// Whom they must speak for, such as system:serviceaccount:default:app
+    /// Required subject of these assertions, such as system:serviceaccount:default:app
     #[arg(long = "federated-subject", value_name = "SUBJECT", required = false)]
     subject: String,
-    /// The issuer's keys: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
+    /// Keys of the issuer: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
     #[arg(long = "federated-keys", value_name = "FILE|URL", required = false)]
     keys: KeySource,
 }

@@ -1,4 +1,4 @@
-//! What `--help` and `-h` say, and that the README names all of it.
+//! The output of `--help` and `-h`, and the README's list of commands and options.
 
 use crate::support::{command, repository};
 
@@ -13,8 +13,8 @@ const COMMANDS: [&str; 8] = [
     "healthcheck",
 ];
 
-/// What it prints on a terminal as wide as that, without the terminal.
-async fn said(arguments: &[&str], columns: &str) -> String {
+/// Returns the output for a terminal of this width, without colours.
+async fn output_of(arguments: &[&str], columns: &str) -> String {
     let mut command = command(arguments);
     let output = command.env("COLUMNS", columns).output().await;
     let output = output.expect("the binary was built");
@@ -25,7 +25,7 @@ async fn said(arguments: &[&str], columns: &str) -> String {
     text
 }
 
-fn reads(name: &str, text: &str) {
+fn matches_snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("help");
     settings.set_prepend_module_to_snapshot(false);
@@ -34,17 +34,17 @@ fn reads(name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn help_is_what_it_was() {
-    reads("entra-redis", &said(&["--help"], "80").await);
+async fn help_matches_its_snapshots() {
+    matches_snapshot("entra-redis", &output_of(&["--help"], "80").await);
     for name in COMMANDS {
-        let page = said(&[name, "--help"], "80").await;
-        assert_eq!(page, said(&["help", name], "80").await, "{name}");
-        reads(name, &page);
+        let page = output_of(&[name, "--help"], "80").await;
+        assert_eq!(page, output_of(&["help", name], "80").await, "{name}");
+        matches_snapshot(name, &page);
     }
 }
 
 #[tokio::test]
-async fn help_fits_its_terminal_and_is_short_where_it_was_asked_to_be() {
+async fn help_fits_its_terminal_and_is_short_with_h() {
     let pages: Vec<Vec<&str>> = [vec![]]
         .into_iter()
         .chain(COMMANDS.map(|name| vec![name]))
@@ -52,19 +52,19 @@ async fn help_fits_its_terminal_and_is_short_where_it_was_asked_to_be() {
     for page in pages {
         let long = [&page[..], &["--help"]].concat();
         for (columns, limit) in [("80", 80), ("100", 100), ("300", 100)] {
-            let text = said(&long, columns).await;
+            let text = output_of(&long, columns).await;
             let widest = text.lines().max_by_key(|line| line.chars().count());
-            let widest = widest.expect("it says something");
+            let widest = widest.expect("a line");
             assert!(widest.chars().count() <= limit, "{long:?}: {widest}");
         }
-        // The pages are written for 80 columns: nothing of them is broken.
-        let (wide, long) = (said(&long, "300").await, said(&long, "80").await);
+        // The pages are written for 80 columns: no line of them is wrapped.
+        let (wide, long) = (output_of(&long, "300").await, output_of(&long, "80").await);
         let page_of = |text: &str| {
             text.split_once("\nExamples:\n")
                 .map(|(_, page)| page.to_owned())
         };
         assert_eq!(page_of(&long), page_of(&wide));
-        let short = said(&[&page[..], &["-h"]].concat(), "80").await;
+        let short = output_of(&[&page[..], &["-h"]].concat(), "80").await;
         assert!(long.contains("\nExamples:\n"), "{long}");
         assert!(!short.contains("Examples:"), "{short}");
         assert!(short.lines().count() < long.lines().count(), "{short}");
@@ -72,9 +72,9 @@ async fn help_fits_its_terminal_and_is_short_where_it_was_asked_to_be() {
 }
 
 #[tokio::test]
-async fn every_command_is_in_the_readme_and_every_option_too() {
-    let help = said(&["--help"], "80").await;
-    let (_, listed) = help.split_once("Commands:\n").expect("there are some");
+async fn every_command_and_every_option_is_in_the_readme() {
+    let help = output_of(&["--help"], "80").await;
+    let (_, listed) = help.split_once("Commands:\n").expect("a list of commands");
     let listed = listed.split("\n\n").next().expect("a list");
     let listed: Vec<&str> = listed
         .lines()
@@ -91,7 +91,7 @@ async fn every_command_is_in_the_readme_and_every_option_too() {
             section.contains(&format!("`entra-redis {name}")),
             "the README's table has no {name}"
         );
-        let page = said(&[name, "--help"], "80").await;
+        let page = output_of(&[name, "--help"], "80").await;
         let (_, options) = page.split_once("\nOptions:\n").expect("at least --help");
         let options = options.split("\nExamples:").next().expect("a list");
         let options = options

@@ -1,5 +1,5 @@
-//! The service that runs on this machine, in the same container for example: its state, and the work that it took to keep it.
-//! That the path is open now says nothing about a process that started an hour ago.
+//! The service that runs on this machine, in the same container for example: its state, and the effort to keep it. A path
+//! that works now is no proof that a process which started an hour ago works too.
 
 mod observation;
 

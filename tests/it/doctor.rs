@@ -89,7 +89,7 @@ async fn the_fault(variables: &[(String, String)], step: &str, outcome: &str) ->
 
 /// Checks that a report contains each of these.
 #[track_caller]
-fn says(report: &str, parts: &[&str]) {
+fn contains_all(report: &str, parts: &[&str]) {
     for part in parts {
         assert!(report.contains(part), "{part:?} is not in:\n{report}");
     }
@@ -230,7 +230,7 @@ async fn a_report_reads_like_this() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_configuration_is_reported() {
     let unset = the_fault(&Vec::new(), "configuration", "failed").await;
-    says(
+    contains_all(
         &unset,
         &[
             "REDIS_ENDPOINT: not set",
@@ -243,7 +243,7 @@ async fn every_fault_of_a_configuration_is_reported() {
         &[("REDIS_POOL_SIZE", "many"), ("REDIS_TLS", "perhaps")],
     );
     let both = the_fault(&wrong, "configuration", "failed").await;
-    says(
+    contains_all(
         &both,
         &["REDIS_POOL_SIZE: met `many`", "REDIS_TLS: met `perhaps`"],
     );
@@ -254,7 +254,7 @@ async fn every_fault_of_a_configuration_is_reported() {
     let mut bare = azure.environment("WorkloadIdentityCredential");
     bare.retain(|(name, _)| !name.starts_with("AZURE_") || name == "AZURE_TOKEN_CREDENTIALS");
     let passed_by = the_fault(&bare, "configuration", "failed").await;
-    says(
+    contains_all(
         &passed_by,
         &[
             "AZURE_FEDERATED_TOKEN_FILE: not set",
@@ -266,7 +266,7 @@ async fn every_fault_of_a_configuration_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_fault_is_reported_by_its_step() {
     let unknown = the_fault(&plain("nowhere.invalid:10000"), "dns", "failed").await;
-    says(
+    contains_all(
         &unknown,
         &["nowhere.invalid", "privatelink.redis.azure.net"],
     );
@@ -289,7 +289,7 @@ async fn a_network_fault_is_reported_by_its_step() {
         &[("REDIS_CONNECT_TIMEOUT", "500ms")],
     );
     let unreachable = the_fault(&unreachable, "tcp", "failed").await;
-    says(
+    contains_all(
         &unreachable,
         &[&address.to_string(), "0.5s", "firewall", "private endpoint"],
     );
@@ -301,7 +301,7 @@ async fn a_network_fault_is_reported_by_its_step() {
         &[("REDIS_ENDPOINT", &format!("localhost:{}", redis.port))],
     );
     let no_tls = the_fault(&no_tls, "tls", "failed").await;
-    says(&no_tls, &["check the port in REDIS_ENDPOINT"]);
+    contains_all(&no_tls, &["check the port in REDIS_ENDPOINT"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,7 +337,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     ] {
         let redis = RedisServer::start_on(free_port(), Some(&certificates)).await;
         let variables = trusting(&redis, &good);
-        says(&the_fault(&variables, "tls", "failed").await, &parts);
+        contains_all(&the_fault(&variables, "tls", "failed").await, &parts);
     }
 
     // One that expires soon is valid, with a warning.
@@ -352,7 +352,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     let tls = findings.iter().find(|finding| finding["step"] == "tls");
     let tls = tls.expect("it was taken");
     assert_eq!(tls["outcome"], "warned", "{tls:#}");
-    says(
+    contains_all(
         &tls.to_string(),
         &[
             "certificate for localhost, issued by CN=authority for localhost",
@@ -371,7 +371,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     ];
     let redis = RedisServer::start_with(free_port(), Some(&good), &only_old).await;
     let old = the_fault(&trusting(&redis, &good), "tls", "failed").await;
-    says(&old, &["TLS 1.3", "middlebox"]);
+    contains_all(&old, &["TLS 1.3", "middlebox"]);
 }
 
 /// Returns the variables of a service that trusts the authority of this server's certificate.
@@ -419,7 +419,7 @@ async fn a_missing_identity_is_reported_with_the_label() {
             azure.environment("WorkloadIdentityCredential"),
             &[("AZURE_FEDERATED_TOKEN_FILE", &file)],
         );
-        says(
+        contains_all(
             &the_fault(&variables, "identity_environment", "failed").await,
             &parts,
         );
@@ -433,7 +433,7 @@ async fn a_missing_identity_is_reported_with_the_label() {
         &[("AZURE_FEDERATED_TOKEN_FILE", &other)],
     );
     let other = the_fault(&variables, "identity_environment", "failed").await;
-    says(
+    contains_all(
         &other,
         &[
             "https://kubernetes.default.svc",
@@ -451,7 +451,7 @@ async fn a_missing_identity_is_reported_with_the_label() {
         .find(|finding| finding["step"] == "identity_environment");
     let finding = finding.expect("it was taken");
     assert_eq!(finding["outcome"], "warned", "{finding:#}");
-    says(
+    contains_all(
         &finding["fix"].to_string(),
         &["AZURE_CLIENT_ID", "az identity show"],
     );
@@ -495,7 +495,7 @@ async fn a_refusal_of_entra_id_is_explained() {
         ),
     ] {
         let variables = with(azure.environment(credential), &[more]);
-        says(&the_fault(&variables, "token", "failed").await, &parts);
+        contains_all(&the_fault(&variables, "token", "failed").await, &parts);
     }
     // The assertion of a cluster that no federated credential names.
     let file = azure.variable("AZURE_FEDERATED_TOKEN_FILE");
@@ -513,7 +513,7 @@ async fn a_refusal_of_entra_id_is_explained() {
         azure.environment("WorkloadIdentityCredential"),
         &[("AZURE_FEDERATED_TOKEN_FILE", &path.display().to_string())],
     );
-    says(
+    contains_all(
         &the_fault(&elsewhere, "token", "failed").await,
         &["AADSTS700211", "oidcIssuerProfile.issuerUrl"],
     );
@@ -524,7 +524,7 @@ async fn a_refusal_of_entra_id_is_explained() {
         "failed",
     )
     .await;
-    says(&busy, &["status 503"]);
+    contains_all(&busy, &["status 503"]);
     azure.controls.set_entra(EntraFault::Garbage);
     let garbage = the_fault(
         &azure.environment("EnvironmentCredential"),
@@ -532,7 +532,7 @@ async fn a_refusal_of_entra_id_is_explained() {
         "failed",
     )
     .await;
-    says(&garbage, &["got no token", "port 443"]);
+    contains_all(&garbage, &["got no token", "port 443"]);
     azure.controls.set_entra(EntraFault::None);
     let away = with(
         azure.environment("EnvironmentCredential"),
@@ -541,7 +541,7 @@ async fn a_refusal_of_entra_id_is_explained() {
             &format!("https://localhost:{}/", free_port()),
         )],
     );
-    says(
+    contains_all(
         &the_fault(&away, "token", "failed").await,
         &["port 443", "AZURE_AUTHORITY_HOST"],
     );
@@ -562,7 +562,7 @@ async fn a_user_that_redis_does_not_have_is_reported_with_the_command_that_adds_
         "--cluster-name localhost --database-name default --access-policy-assignment-name {} --access-policy-name default --object-id {object_id}",
         object_id.replace('-', "")
     );
-    says(
+    contains_all(
         &refused,
         &[
             "WRONGPASS",
@@ -573,7 +573,7 @@ async fn a_user_that_redis_does_not_have_is_reported_with_the_command_that_adds_
 
     azure.controls.set_redis(RedisFault::HangAuth);
     let silent = with(variables, &[("REDIS_CONNECT_TIMEOUT", "2s")]);
-    says(
+    contains_all(
         &the_fault(&silent, "authentication", "failed").await,
         &["localhost:", "does not respond", "resourceState"],
     );
@@ -585,10 +585,13 @@ async fn a_user_that_redis_does_not_have_is_reported_with_the_command_that_adds_
             &[("REDIS_AUTH", "key"), ("REDIS_KEY", key)],
         )
     };
-    let nobody = the_fault(&plain(&redis.address()), "authentication", "failed").await;
-    says(&nobody, &["NOAUTH", "REDIS_AUTH=none", "unset REDIS_AUTH"]);
+    let unauthenticated = the_fault(&plain(&redis.address()), "authentication", "failed").await;
+    contains_all(
+        &unauthenticated,
+        &["NOAUTH", "REDIS_AUTH=none", "unset REDIS_AUTH"],
+    );
     let wrong = the_fault(&key("of-no-use"), "authentication", "failed").await;
-    says(&wrong, &["WRONGPASS", "REDIS_KEY", "REDIS_AUTH=entra"]);
+    contains_all(&wrong, &["WRONGPASS", "REDIS_KEY", "REDIS_AUTH=entra"]);
     assert!(report(&key("the-right-one")).await.1);
 }
 
@@ -600,7 +603,7 @@ async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
         &[("REDIS_CLUSTERING_POLICY", "OSSCluster")],
     );
     let forced = the_fault(&forced, "clustering", "failed").await;
-    says(&forced, &["is no cluster", "unset REDIS_CLUSTERING_POLICY"]);
+    contains_all(&forced, &["is no cluster", "unset REDIS_CLUSTERING_POLICY"]);
 
     let azure = Azure::start(Options {
         redis: Some(single.address()),
@@ -612,13 +615,13 @@ async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
 
     () = ask(&single, &["ACL", "SETUSER", "default", "-cluster"]).await;
     let not_allowed = the_fault(&plain(&single.address()), "clustering", "warned").await;
-    says(&not_allowed, &["NOPERM", "+cluster|slots"]);
+    contains_all(&not_allowed, &["NOPERM", "+cluster|slots"]);
 
     let mut cluster = RedisCluster::start(3, 0).await;
     let address = cluster.address(0);
     let (findings, healthy) = report(&plain(&address)).await;
     assert!(healthy, "{findings:#?}");
-    says(
+    contains_all(
         &findings[8]["observed"].to_string(),
         &["CLUSTER SLOTS", "3 ", "; all primaries respond"],
     );
@@ -631,7 +634,7 @@ async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
     let variables = azure.environment("WorkloadIdentityCredential");
     let (findings, healthy) = report(&variables).await;
     assert!(healthy, "{findings:#?}");
-    says(
+    contains_all(
         &findings[8]["observed"].to_string(),
         &["3 ", "; all primaries respond"],
     );
@@ -639,7 +642,7 @@ async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
     cluster.pause(1);
     let variables = with(plain(&address), &[("REDIS_CONNECT_TIMEOUT", "2s")]);
     let silent = the_fault(&variables, "clustering", "failed").await;
-    says(
+    contains_all(
         &silent,
         &[&format!("127.0.0.1:{}: ", cluster.port(1)), "8500 to 8599"],
     );
@@ -678,7 +681,7 @@ async fn a_refused_command_is_reported_with_the_missing_rule() {
         () = ask(&redis, &rules).await;
         let fault = the_fault(&variables, "commands", outcome).await;
         () = ask(&redis, &["ACL", "SETUSER", "default", "+@all", "allkeys"]).await;
-        says(&fault, parts);
+        contains_all(&fault, parts);
         // The key is removed again, where that is allowed.
         let left: usize = ask(&redis, &["DBSIZE"]).await;
         assert_eq!(
@@ -688,7 +691,7 @@ async fn a_refused_command_is_reported_with_the_missing_rule() {
         () = ask(&redis, &["FLUSHALL"]).await;
     }
     () = ask(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
-    says(
+    contains_all(
         &the_fault(&variables, "commands", "failed").await,
         &["OOM", "the cache is full"],
     );
@@ -698,7 +701,7 @@ async fn a_refused_command_is_reported_with_the_missing_rule() {
         &["REPLICAOF", "127.0.0.1", &free_port().to_string()],
     )
     .await;
-    says(
+    contains_all(
         &the_fault(&variables, "commands", "failed").await,
         &["READONLY", "replica"],
     );
@@ -729,10 +732,10 @@ async fn watching_repeats_the_examination_until_it_is_stopped() {
         .status();
     assert!(stopped.expect("kill is everywhere").success());
     let mut status = None;
-    eventually("it ends", async || {
+    eventually("it exits", async || {
         status = child.try_wait().expect("it is ours");
         status.is_some()
     })
     .await;
-    assert!(status.expect("it ended").success());
+    assert!(status.expect("it has exited").success());
 }

@@ -101,8 +101,8 @@ async fn authentication_failed_because_the_cli_is_not_logged_in() {
     let (_redis, _azure, variables) = deployment().await;
     let directory = tempfile::tempdir().expect("there is room");
     let az = directory.path().join("az");
-    let says = "#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n";
-    std::fs::write(&az, says).expect("there is room");
+    let script = "#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n";
+    std::fs::write(&az, script).expect("there is room");
     std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     let more = [
@@ -224,7 +224,7 @@ async fn pain_4_a_command_that_blocks_delays_re_authentication() {
     )
     .await;
     stop.cancel();
-    running.await.expect("no panic").expect("it ends well");
+    running.await.expect("no panic").expect("an orderly end");
 }
 
 /// The same for all connections at once.

@@ -5,7 +5,7 @@
 
 use std::{error::Error, io::stdin};
 
-use entra_redis_service::emulator::{Controls, Emulator, EntraFault, Options, RedisFault};
+use entra_redis_emulator::{Controls, Emulator, EntraFault, Options, RedisFault};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]

@@ -5,13 +5,12 @@ use axum::{
     extract::{Path, State},
     routing::post,
 };
+use entra_redis::pool::Pool;
 use entra_redis_service::{
     app::{self, App},
     config::{Config, Environment},
     http::Problem,
-    lifecycle,
-    redis::Pool,
-    telemetry,
+    lifecycle, telemetry,
 };
 
 #[tokio::main]

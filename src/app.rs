@@ -23,10 +23,13 @@ use tracing::{info, warn};
 use crate::{
     config::{Auth, Config, Drain},
     http::{self, Context, Limits, RedisCheck, Server},
-    identity::{self, AzureCredential},
     lifecycle::{Lifecycle, Phase},
-    redis::{self, Pool},
     telemetry::{self, LogFilter, Metrics, Telemetry},
+};
+
+use entra_redis::{
+    identity::{self, AzureCredential},
+    pool::{self, Pool},
 };
 
 /// Time for background tasks to stop: they only sleep or wait.
@@ -43,11 +46,11 @@ pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemet
     let buckets = [
         http::instruments::BUCKETS,
         identity::instruments::BUCKETS,
-        redis::instruments::BUCKETS,
+        pool::instruments::BUCKETS,
     ];
     let conventions = [
         http::instruments::CONVENTIONS,
-        redis::instruments::CONVENTIONS,
+        pool::instruments::CONVENTIONS,
     ];
     let metrics = Metrics::install(
         telemetry,
@@ -56,7 +59,7 @@ pub fn install_metrics(telemetry: Option<&Telemetry>) -> Result<Metrics, telemet
     )?;
     http::instruments::describe();
     identity::instruments::describe();
-    redis::instruments::describe();
+    pool::instruments::describe();
     Ok(metrics)
 }
 
@@ -80,7 +83,7 @@ pub enum Error {
     Credential(#[from] identity::Error),
     /// The pool cannot be set up.
     #[error("cannot set up the pool")]
-    Pool(#[from] redis::BuildError),
+    Pool(#[from] pool::BuildError),
     /// A task that must outlive the service exited: a bug.
     #[error("a background task exited unexpectedly")]
     TaskEnded,

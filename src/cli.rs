@@ -1,7 +1,7 @@
 //! The command line of `entra-redis`: parses the arguments and runs one command.
 //!
 //! Exit codes: 0 success; 1 failed while running; 64 wrong command line or configuration, with every fault on a line of
-//! its own. What does not belong here: anything that a test could not reach through the library.
+//! its own. Out of scope: anything that a test could not reach through the library.
 
 mod completions;
 mod config;

@@ -1,7 +1,8 @@
 //! The examination of a deployment: walks the path of a request from the configuration to Redis, step by step.
 //!
 //! Each step has a timeout and an [`Outcome`]; a failure comes with its likely cause and its fix. `examination` runs the
-//! steps, `report` displays the findings, and each step has a file. `service` asks the process that runs beside this one.
+//! steps, `report` displays the findings, and each step has a file. `service` examines the process that
+//! runs beside this one.
 //!
 //! # Invariants
 //! - A step uses the library's own functions (`diagnostics`), so that a step that passes here works in the service.
@@ -9,7 +10,7 @@
 //! - No finding contains a token, a key or an assertion.
 //! - Redis is left as it was found.
 //!
-//! What does not belong here: fixing anything, and a path to Azure or Redis that the service does not take.
+//! Out of scope: fixing anything, and a path to Azure or Redis that the service does not take.
 
 mod assertion;
 mod authentication;
@@ -36,10 +37,8 @@ use tokio::time::timeout;
 
 use self::examination::Examination;
 pub use self::report::{Finding, Outcome, Report, Step};
-use crate::{
-    config::{Auth, Config, Environment},
-    identity::AccessToken,
-};
+use crate::config::{Auth, Config, Environment};
+use entra_redis::identity::AccessToken;
 
 /// Time to wait for the replies to commands that were sent already.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -46,44 +46,44 @@ pub(crate) use self::{
 use crate::{
     config::ClusteringPolicy,
     lifecycle::Lifecycle,
-    redis::Pool,
     telemetry::{LogFilter, Metrics},
 };
+use entra_redis::pool::Pool;
 
 /// The state of the handlers.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The pool of connections to Redis.
-    pub pool: Pool,
+    pub(crate) pool: Pool,
     /// The key that `/sample` reads and writes.
-    pub sample_key: String,
+    pub(crate) sample_key: String,
     /// The clustering policy as configured.
-    pub clustering_policy: ClusteringPolicy,
+    pub(crate) clustering_policy: ClusteringPolicy,
     /// The phase of the process.
-    pub lifecycle: Lifecycle,
+    pub(crate) lifecycle: Lifecycle,
     /// The findings of the background check of Redis.
-    pub redis: Readiness,
+    pub(crate) redis: Readiness,
     /// The metrics to be scraped.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Requests for `/sample` answered so far.
-    pub visits: AtomicU64,
+    pub(crate) visits: AtomicU64,
     /// The start of the service.
-    pub started: Instant,
+    pub(crate) started: Instant,
     /// The log filter in force; `None` where another subscriber than ours decides.
-    pub log_filter: Option<LogFilter>,
+    pub(crate) log_filter: Option<LogFilter>,
 }
 
 /// The routers of the two listeners.
 #[derive(Debug)]
-pub struct Routers {
+pub(crate) struct Routers {
     /// The public port's.
-    pub public: Router,
+    pub(crate) public: Router,
     /// The admin port's: probes and metrics. `None` where they are on the public port.
-    pub admin: Option<Router>,
+    pub(crate) admin: Option<Router>,
 }
 
 /// Builds the routers. `more` are routes of the caller's own: they get the same limits, layers and errors.
-pub fn routers(
+pub(crate) fn routers(
     context: Arc<Context>,
     limits: &Limits,
     separate_admin: bool,
@@ -138,7 +138,7 @@ async fn method_not_allowed(route: Option<MatchedPath>) -> Response {
 }
 
 /// Returns the OpenAPI document of all routes.
-pub fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let routes = public_routes().merge(admin_routes());
     openapi::document(routes.merge(loopback_routes()).into_openapi())
 }

@@ -4,10 +4,6 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod doctor;
-#[cfg(feature = "emulator")]
-pub use entra_redis_emulator as emulator;
 pub mod http;
 pub mod lifecycle;
 pub mod telemetry;
-
-pub use entra_redis::{diagnostics, file, identity, pool as redis, report, secret, tls, trace};

@@ -35,12 +35,12 @@ impl Default for Lifecycle {
 
 impl Lifecycle {
     /// Returns the phase now.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
     /// Advances to a later phase; an earlier one changes nothing.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
             let advances = phase > *now;
             *now = phase.max(*now);

@@ -36,7 +36,8 @@ pub use self::{
     otlp::Error,
 };
 use self::{lines::Lines, otlp::Exporters};
-use crate::{config, trace};
+use crate::config;
+use entra_redis::trace;
 
 /// Telemetry in operation.
 #[must_use = "call `finish` to flush pending telemetry"]

@@ -18,9 +18,9 @@ use super::{
 use crate::{
     app::{self, App},
     config::{Config, Environment, Http},
-    emulator::{Controls, Emulator},
     lifecycle,
 };
+use entra_redis_emulator::{Controls, Emulator};
 
 /// Variables that a shell may still have from another deployment, and that must not reach this one.
 const UNSET: [&str; 5] = [

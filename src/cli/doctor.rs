@@ -23,7 +23,7 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Text for people, or a JSON document for programs (one per line with --watch)
+    /// Text for people, or JSON for programs; with --watch one document per line
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
     /// Repeat 5 seconds after each run, until Ctrl-C

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     config::{Environment, Http},
-    emulator::{self, Emulator},
     lifecycle,
 };
+use entra_redis_emulator as emulator;
+use entra_redis_emulator::Emulator;
 
 /// Options of `emulate`.
 #[derive(Args)]

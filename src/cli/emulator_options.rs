@@ -7,10 +7,11 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::{
-    config::{self, Endpoint},
-    emulator::{self, ClusteringPolicy, FederatedCredential, KeySource},
-};
+use crate::config::{self, Endpoint};
+
+use entra_redis_emulator as emulator;
+
+use entra_redis_emulator::{ClusteringPolicy, FederatedCredential, KeySource};
 
 /// Options of both commands.
 #[derive(Args)]
@@ -41,7 +42,7 @@ struct Federated {
     /// Required subject of these assertions, such as system:serviceaccount:default:app
     #[arg(long = "federated-subject", value_name = "SUBJECT", required = false)]
     subject: String,
-    /// Keys of the issuer: a JSON Web Key Set, such as that of kubectl get --raw /openid/v1/jwks
+    /// Keys of the issuer: a JSON Web Key Set, as from kubectl get --raw /openid/v1/jwks
     #[arg(long = "federated-keys", value_name = "FILE|URL", required = false)]
     keys: KeySource,
 }

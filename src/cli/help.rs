@@ -4,7 +4,7 @@
 //! - No line is longer than 80 columns.
 //! - A line that starts at the margin and ends with a colon is a heading.
 //!
-//! What does not belong here: the description of an option, which is at the option.
+//! Out of scope: the description of an option, which is at the option.
 
 use clap::builder::{StyledStr, Styles};
 

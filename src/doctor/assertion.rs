@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{claims::expiry, examination::Failed, identity::LABEL_THE_POD};
-use crate::{diagnostics::Claims, file};
+use entra_redis::diagnostics::Claims;
 
 /// The audience that Entra ID requires of an assertion (Azure page "Workload identity federation").
 const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -11,14 +11,14 @@ const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// Reads the federated token file and returns its description.
 pub(super) fn check(path: &Path) -> Result<String, Failed> {
     let shown = path.display();
-    let bytes = file::read(path).map_err(|error| {
+    let claims = Claims::of_file(path).map_err(|error| {
         Failed::new(
             format!("cannot read the federated token file {shown}: {error}"),
             "the pod has no service account token to exchange",
             LABEL_THE_POD,
         )
     })?;
-    let claims = Claims::of_jwt(&String::from_utf8_lossy(&bytes)).ok_or_else(|| {
+    let claims = claims.ok_or_else(|| {
         Failed::new(
             format!("the federated token file {shown} does not contain a JWT"),
             "its content cannot be exchanged for an access token",

@@ -1,12 +1,12 @@
 //! Authentication with Redis, and re-authentication on the same connection.
 
 use super::examination::{Checked, Failed, Passed};
-use crate::{
-    config::{Auth, Config},
+use crate::config::{Auth, Config};
+use entra_redis::{
     diagnostics::{self, Authentication, Fault},
+    error_chain::ErrorChain,
     identity::AccessToken,
-    redis::Pool,
-    report::ErrorChain,
+    pool::Pool,
 };
 
 /// Opens a pool with an authenticated connection.
@@ -113,7 +113,7 @@ fn assignment(host: &str, object_id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::ConnectStep;
+    use entra_redis::pool::ConnectStep;
 
     #[test]
     fn a_refused_authentication_is_explained_by_its_code_and_the_configuration() {

@@ -4,8 +4,8 @@ use super::{
     duration::in_words,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{self, Claims},
     identity::AccessToken,
 };
@@ -79,10 +79,8 @@ mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     use super::*;
-    use crate::{
-        doctor::{Outcome, Step, examination::finding},
-        secret::Secret,
-    };
+    use crate::doctor::{Outcome, Step, examination::finding};
+    use entra_redis::secret::Secret;
 
     /// Checks a token with these claims that was issued for an hour from now.
     fn check_claims(claims: &str) -> (Outcome, String) {

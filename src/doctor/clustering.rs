@@ -6,11 +6,11 @@ use super::{
     commands,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{self, Error, Fault, UnavailablePrimary},
-    redis::Pool,
-    report::ErrorChain,
+    error_chain::ErrorChain,
+    pool::Pool,
 };
 
 /// Waits for the decision about the clustering policy, then for the primaries.

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use redis::Cmd;
 
 use super::examination::{Checked, Failed, Passed};
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{Error, Fault},
-    redis::{Error as PoolError, Pool, Refusal},
-    report::ErrorChain,
+    error_chain::ErrorChain,
+    pool::{Error as PoolError, Pool, Refusal},
 };
 
 /// A key that may not be deleted expires by itself.

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::examination::{Checked, Failed, Passed};
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{self, Connected, Error, Fault},
-    report::ErrorChain,
+    error_chain::ErrorChain,
 };
 
 /// Connects to the first address that accepts.

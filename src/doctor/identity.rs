@@ -4,11 +4,10 @@ use super::{
     assertion,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    config::{Config, CredentialChoice, CredentialName, Environment, Identity, IdentityEndpoint},
-    identity::AzureCredential,
-    report::ErrorChain,
+use crate::config::{
+    Config, CredentialChoice, CredentialName, Environment, Identity, IdentityEndpoint,
 };
+use entra_redis::{error_chain::ErrorChain, identity::AzureCredential};
 
 pub(super) const LABEL_THE_POD: &str = "give the pod the label azure.workload.identity/use: \"true\" and its service account the annotation azure.workload.identity/client-id, then recreate the pod: the webhook only mutates new pods";
 

@@ -8,9 +8,9 @@ use super::{
     commands::token_expired,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    redis::{Error, Pool},
-    report::ErrorChain,
+use entra_redis::{
+    error_chain::ErrorChain,
+    pool::{Error, Pool},
 };
 
 const PINGS: usize = 20;

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::examination::{Checked, Failed, Passed};
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{self, Error, Fault},
-    report::ErrorChain,
+    error_chain::ErrorChain,
 };
 
 /// Resolves the name of the endpoint.

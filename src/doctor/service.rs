@@ -1,5 +1,5 @@
-//! The service that runs on this machine, in the same container for example: its state, and the work that it took to keep it.
-//! That the path is open now says nothing about a process that started an hour ago.
+//! The service that runs on this machine, in the same container for example: its state, and the effort to keep it. A path
+//! that works now is no proof that a process which started an hour ago works too.
 
 mod observation;
 
@@ -11,7 +11,8 @@ use super::{
     examination::{Checked, Failed, Passed},
     local, token,
 };
-use crate::{config::Config, identity::FailureKind};
+use crate::config::Config;
+use entra_redis::identity::FailureKind;
 
 /// Each connection may be opened a few times over, during maintenance or a failover. If more than that are opened, and more
 /// than one a minute, something closes them.

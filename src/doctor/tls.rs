@@ -6,10 +6,10 @@ use super::{
     certificate::Certificates,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    config::Config,
+use crate::config::Config;
+use entra_redis::{
     diagnostics::{self, Connected, Error, Fault},
-    report::ErrorChain,
+    error_chain::ErrorChain,
 };
 
 /// A certificate that expires within this time is worth a warning: Azure renews its own long before.

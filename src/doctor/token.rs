@@ -8,10 +8,10 @@ use super::{
     duration::in_words,
     examination::{Checked, Failed, Passed},
 };
-use crate::{
-    config::{Config, CredentialChoice},
+use crate::config::{Config, CredentialChoice};
+use entra_redis::{
+    error_chain::ErrorChain,
     identity::{AccessToken, AzureCredential, Error, FailureKind, TokenSource},
-    report::ErrorChain,
 };
 
 /// Requests a token as the service does.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing::warn;
 use utoipa::ToSchema;
 
-use crate::{redis, report::ErrorChain};
+use entra_redis::{error_chain::ErrorChain, pool};
 
 /// A problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct Problem {
     retry_after_seconds: Option<u32>,
     /// The error to be logged.
     #[serde(skip)]
-    source: Option<Arc<redis::Error>>,
+    source: Option<Arc<pool::Error>>,
 }
 
 /// Seconds within which service resumes after Redis' or Entra's return.
@@ -178,18 +178,18 @@ impl IntoResponse for Problem {
 }
 
 /// For `?` in a handler.
-impl From<redis::Error> for Problem {
-    fn from(error: redis::Error) -> Self {
+impl From<pool::Error> for Problem {
+    fn from(error: pool::Error) -> Self {
         let problem = match &error {
-            redis::Error::NoToken => Self::NO_TOKEN,
-            redis::Error::Unavailable(_) if error.is_authentication_refused() => {
+            pool::Error::NoToken => Self::NO_TOKEN,
+            pool::Error::Unavailable(_) if error.is_authentication_refused() => {
                 Self::SIGN_IN_REFUSED
             }
-            redis::Error::Unavailable(_) => Self::REDIS_UNAVAILABLE,
-            redis::Error::Opening | redis::Error::Closed => Self::REDIS_UNAVAILABLE,
-            redis::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,
-            redis::Error::TimedOut(_) => Self::TIMED_OUT,
-            redis::Error::Command(_) => Self::REDIS_REFUSED,
+            pool::Error::Unavailable(_) => Self::REDIS_UNAVAILABLE,
+            pool::Error::Opening | pool::Error::Closed => Self::REDIS_UNAVAILABLE,
+            pool::Error::OutcomeUnknown(_) => Self::CONNECTION_LOST,
+            pool::Error::TimedOut(_) => Self::TIMED_OUT,
+            pool::Error::Command(_) => Self::REDIS_REFUSED,
             _ => Self::REDIS_UNAVAILABLE,
         };
         Self {

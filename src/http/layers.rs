@@ -54,7 +54,7 @@ impl fmt::Display for LogField {
 
 /// Limits of requests on the public listener.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Timeout of a request as a whole.
     pub timeout: Duration,
     /// Requests in progress above which the next is rejected.

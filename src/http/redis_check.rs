@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use tokio::{sync::watch, time::sleep, time::timeout};
 use tracing::{info, warn};
 
-use crate::redis::{Answering, Error, Pool};
+use entra_redis::pool::{Answering, Error, Pool};
 
 /// Time between two checks while Redis answers.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ const FAILURE_LIMIT: u32 = 3;
 
 /// The read side of [`RedisCheck`].
 #[derive(Debug, Clone)]
-pub struct Readiness(watch::Receiver<Option<RedisState>>);
+pub(crate) struct Readiness(watch::Receiver<Option<RedisState>>);
 
 impl Readiness {
     /// Returns the latest finding; `None` before the first.
@@ -53,7 +53,7 @@ impl RedisState {
 
 /// Checks in the background whether Redis answers.
 #[derive(Debug)]
-pub struct RedisCheck {
+pub(crate) struct RedisCheck {
     pool: Pool,
     /// `None` before the first finding.
     state: watch::Sender<Option<RedisState>>,
@@ -61,13 +61,13 @@ pub struct RedisCheck {
 
 impl RedisCheck {
     /// Makes a check and its read side; nothing is sent to Redis until [`RedisCheck::run`].
-    pub fn new(pool: Pool) -> (Self, Readiness) {
+    pub(crate) fn new(pool: Pool) -> (Self, Readiness) {
         let (state, reader) = watch::channel(None);
         (Self { pool, state }, Readiness(reader))
     }
 
     /// Checks until dropped.
-    pub async fn run(self) -> Infallible {
+    pub(crate) async fn run(self) -> Infallible {
         let mut failures = 0_u32;
         loop {
             let found = match timeout(TIMEOUT, self.pool.ping()).await {

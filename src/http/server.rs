@@ -61,7 +61,7 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A bound listener.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     address: SocketAddr,
     with_peer: bool,
@@ -72,7 +72,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is in use, or does not belong to this machine.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -91,20 +91,20 @@ impl Server {
 
     /// Gives handlers the client's address as [`ConnectInfo`]. Not the default: it is an allocation for each request.
     #[must_use]
-    pub fn with_connect_info(mut self) -> Self {
+    pub(crate) fn with_connect_info(mut self) -> Self {
         self.with_peer = true;
         self
     }
 
     /// Returns the address it listens on; where port 0 was requested, with the port that was assigned.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until `stop`, then accepts no more connections, lets open requests finish and closes idle connections.
     ///
     /// Returns when all connections are closed; put a deadline around it. Dropping the future closes them at once.
-    pub async fn run(self, router: Router, stop: impl Future<Output = ()>) {
+    pub(crate) async fn run(self, router: Router, stop: impl Future<Output = ()>) {
         let mut connections = Connections::new(router, self.with_peer);
         accept_loop(&self.listener, &mut connections, stop).await;
         // Connections that the kernel has accepted already are served: to their clients they are open.

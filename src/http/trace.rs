@@ -15,7 +15,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::{Span, field::Empty, trace_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::trace::{self, TARGET};
+use entra_redis::trace::{self, TARGET};
 
 /// The longest path in an attribute, in characters.
 const LONGEST_PATH: usize = 256;

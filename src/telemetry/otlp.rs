@@ -29,10 +29,8 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tracing::warn;
 
 use super::queue::{Bounded, Counted, Queue};
-use crate::{
-    config::{self, Otlp, OtlpProtocol, Roots},
-    tls,
-};
+use crate::config::{self, Otlp, OtlpProtocol, Roots};
+use entra_redis::tls;
 
 /// Time to export what is pending at the end; the last log lines have another second (`tracing_appender`'s own limit).
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,12 +7,13 @@ mod policy;
 
 use std::{sync::Arc, time::Duration};
 
-use entra_redis_service::{
-    emulator::Options,
+use entra_redis::{
     identity::{AccessToken, Error, TokenSource},
-    redis::{Builder, Pool},
+    pool::{Builder, Pool},
     secret::Secret,
 };
+
+use entra_redis_emulator::Options;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Azure, IncrementLoad, Load, RedisCluster, Service, client, eventually};

@@ -108,7 +108,7 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
 /// Whatever Entra ID answers, the loop goes on, the current token serves, and outcomes are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_answer_is_survived_and_counted() {
-    use entra_redis_service::emulator::EntraFault;
+    use entra_redis_emulator::EntraFault;
     use std::time::Duration;
     let azure = Azure::with_lifetime(8).await;
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
@@ -151,7 +151,7 @@ async fn every_bad_answer_is_survived_and_counted() {
 /// With the exchange failing and a managed identity at hand, no token is taken from it: a pod must not become its node.
 #[tokio::test]
 async fn a_failing_credential_is_never_replaced_by_another() {
-    use entra_redis_service::emulator::EntraFault;
+    use entra_redis_emulator::EntraFault;
     let exchange = Azure::with_lifetime(60).await;
     let platform = Azure::with_lifetime(60).await;
     exchange.controls.set_entra(EntraFault::Status(500));
@@ -334,7 +334,7 @@ async fn a_client_certificate_authenticates_as_pem_and_as_pfx() {
     write("elliptic.pem", &["certificate.pem", "ec-key.pem"]);
     std::fs::write(path("garbage.pfx"), [0x30, 0x82, 1, 2]).expect("there is room");
 
-    let azure = Azure::start(entra_redis_service::emulator::Options {
+    let azure = Azure::start(entra_redis_emulator::Options {
         client_certificate: Some(directory.path().join("certificate.pem")),
         ..Default::default()
     })

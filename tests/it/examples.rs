@@ -1,6 +1,6 @@
 //! Programs built on the library, as the README shows them: each example is run against the emulated Azure.
 
-use entra_redis_service::emulator::EntraFault;
+use entra_redis_emulator::EntraFault;
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
@@ -72,7 +72,7 @@ async fn a_route_of_ones_own_without_a_token_is_a_problem_that_is_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_library_alone_authenticates_and_counts() {
     let redis = RedisServer::start().await;
-    let azure = Azure::start(entra_redis_service::emulator::Options {
+    let azure = Azure::start(entra_redis_emulator::Options {
         redis: Some(redis.address()),
         ..Default::default()
     })

@@ -85,7 +85,7 @@ async fn every_command_and_every_option_is_in_the_readme() {
 
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("there is one");
     let (_, section) = readme.split_once("## Commands\n").expect("there is one");
-    let section = section.split("\n## ").next().expect("it ends");
+    let section = section.split("\n## ").next().expect("a section");
     for name in COMMANDS {
         assert!(
             section.contains(&format!("`entra-redis {name}")),

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use entra_redis_service::{
-    config::Endpoint,
+use entra_redis_service::config::Endpoint;
+
+use entra_redis::{
     identity::{AccessToken, Error, TokenSource},
-    redis::Pool,
+    pool::Pool,
     secret::Secret,
 };
 use redis::aio::MultiplexedConnection;
@@ -244,7 +245,7 @@ async fn a_command_cut_off_is_outcome_unknown_and_not_sent_again() {
         .expect("no panic")
         .expect_err("its connection was closed");
     assert!(
-        matches!(error, entra_redis_service::redis::Error::OutcomeUnknown(_)),
+        matches!(error, entra_redis::pool::Error::OutcomeUnknown(_)),
         "{error:?}"
     );
 }
@@ -252,7 +253,7 @@ async fn a_command_cut_off_is_outcome_unknown_and_not_sent_again() {
 async fn connect_error(pool: &Pool) -> String {
     let mut text = String::new();
     eventually("a named failure", async || match pool.get().await {
-        Err(entra_redis_service::redis::Error::Unavailable(error)) => {
+        Err(entra_redis::pool::Error::Unavailable(error)) => {
             text = chain(&*error);
             true
         }
@@ -458,7 +459,7 @@ async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
             .expect("it closes");
         let after = pool.get().await;
         assert!(
-            matches!(after, Err(entra_redis_service::redis::Error::Closed)),
+            matches!(after, Err(entra_redis::pool::Error::Closed)),
             "{after:?}"
         );
         assert_eq!(pool.status().open, 0);
@@ -488,7 +489,7 @@ async fn a_connection_that_falls_silent_is_replaced() {
         .await
         .expect_err("it is silent");
     assert!(
-        matches!(error, entra_redis_service::redis::Error::TimedOut(_)),
+        matches!(error, entra_redis::pool::Error::TimedOut(_)),
         "{error:?}"
     );
     let silent = proxy.accepted();

@@ -104,7 +104,7 @@ async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
 /// The authentication of each connection expires with its token unless it was renewed: without a newer one, Redis refuses.
 #[tokio::test]
 async fn when_entra_stays_away_past_expiry_callers_get_a_named_503_and_service_resumes_with_it() {
-    use entra_redis_service::emulator::EntraFault;
+    use entra_redis_emulator::EntraFault;
     let azure = Azure::with_lifetime(3).await;
     let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
@@ -140,7 +140,7 @@ async fn when_entra_stays_away_past_expiry_callers_get_a_named_503_and_service_r
 /// A hiccup of Entra ID, or the same token again, costs nothing while the current token lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
-    use entra_redis_service::emulator::EntraFault;
+    use entra_redis_emulator::EntraFault;
     let azure = Azure::with_lifetime(8).await;
     let service = MonitoredService::start(azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;

@@ -9,7 +9,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
-use entra_redis_service::emulator::{EntraFault, Options, RedisFault};
+use entra_redis_emulator::{EntraFault, Options, RedisFault};
 use serde_json::Value;
 
 use crate::support::{Azure, Collector, RedisServer, Service, command, eventually, metric};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis_service::emulator::{EntraFault, Options};
+use entra_redis_emulator::{EntraFault, Options};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Azure, Load, MonitoredService, Port, RedisServer, Service, eventually};

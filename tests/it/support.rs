@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use entra_redis_service::emulator::{Controls, Emulator, Options};
+use entra_redis_emulator::{Controls, Emulator, Options};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -5,7 +5,7 @@ mod metrics;
 mod redis;
 mod trouble;
 
-use entra_redis_service::emulator::EntraFault;
+use entra_redis_emulator::EntraFault;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use serde_json::Value;
 

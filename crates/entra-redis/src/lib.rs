@@ -21,10 +21,11 @@
 pub mod diagnostics;
 mod endpoint;
 pub mod env;
+pub mod error_chain;
 pub mod file;
 pub mod identity;
 pub mod pool;
-pub mod report;
+
 pub mod secret;
 pub mod tls;
 pub mod trace;

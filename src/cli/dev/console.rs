@@ -10,10 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::super::output::{print_error, print_styled};
-use crate::{
-    doctor::local,
-    emulator::{Controls, Counts},
-};
+use crate::doctor::local;
+use entra_redis_emulator::{Controls, Counts};
 
 /// Interval between two looks at the emulator's counters.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -8,7 +8,9 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{doctor::local, identity::instruments as identity, redis::instruments as redis};
+use crate::doctor::local;
+
+use entra_redis::{identity::instruments as identity, pool::instruments as redis};
 
 /// A metric of the process, as metrics-process names it.
 const PROCESS_START: &str = "process_start_time_seconds";

@@ -4,10 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Check;
-use crate::{
-    config::ClusteringPolicy,
-    redis::{Clustering, ConnectError},
-};
+use crate::config::ClusteringPolicy;
+use entra_redis::pool::{Clustering, ConnectError};
 
 /// The clustering policy in use.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]

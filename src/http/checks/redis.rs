@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{super::redis_check::RedisState, Check};
-use crate::redis::{self, Answering};
+use entra_redis::pool::{self, Answering};
 
 /// The connections to Redis, and whether it answers on them.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -38,8 +38,8 @@ enum RedisReason {
     NotAsked,
 }
 
-pub(super) fn redis(state: Option<RedisState>, connections: redis::PoolStatus) -> RedisCheck {
-    let redis::PoolStatus { open, size } = connections;
+pub(super) fn redis(state: Option<RedisState>, connections: pool::PoolStatus) -> RedisCheck {
+    let pool::PoolStatus { open, size } = connections;
     let counted = format!("{open} of {size} connections are open");
     let (check, answering, reason) = match state {
         Some(RedisState::Answers(answering)) => {
@@ -118,7 +118,7 @@ mod tests {
                 .as_object_mut()
                 .expect("it is an object")
                 .extend(rest);
-            let check = redis(state, redis::PoolStatus { open: 1, size: 2 });
+            let check = redis(state, pool::PoolStatus { open: 1, size: 2 });
             assert_eq!(fields(check), expected, "{state:?}");
         }
     }

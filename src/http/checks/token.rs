@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Check, CheckStatus};
-use crate::identity::{self, FailureKind};
+use entra_redis::identity::{self, FailureKind};
 
 /// The token from Microsoft Entra ID.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]

@@ -1,6 +1,6 @@
 //! Routing of commands: keys, several keys, pipelines and transactions, also while a slot is migrated.
 
-use entra_redis_service::redis::{Connection, Error, Pool};
+use entra_redis::pool::{Connection, Error, Pool};
 use redis::{ErrorKind, ServerErrorKind, Value, aio::ConnectionLike};
 
 use super::{azure, builder, filled};

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use entra_redis_service::{
-    config::ClusteringPolicy,
-    emulator::{self, Options},
-    redis::{Builder, Error, Pool},
-};
+use entra_redis_service::config::ClusteringPolicy;
+
+use entra_redis::pool::{Builder, Error, Pool};
+
+use entra_redis_emulator as emulator;
+
+use entra_redis_emulator::Options;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis_service::emulator::Options;
+use entra_redis_emulator::Options;
 use tokio::time::sleep;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis_service::redis::{Error, Pool};
+use entra_redis::pool::{Error, Pool};
 
 use crate::support::{Fault, IncrementLoad, Proxy, RedisServer, eventually};
 

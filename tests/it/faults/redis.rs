@@ -5,12 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use entra_redis_service::{
-    emulator::Options,
+use entra_redis::{
     identity::{AccessToken, Error, TokenSource},
-    redis::{Error as PoolError, Pool},
+    pool::{Error as PoolError, Pool},
     secret::Secret,
 };
+
+use entra_redis_emulator::Options;
 
 use super::{
     ask, back_within_5_s, more, none_failed, only, plain, under_load, wait_for_problem, with,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis_service::emulator::RedisFault;
+use entra_redis_emulator::RedisFault;
 
 use super::{ask, back_within_5_s, none_failed, under_load, wait_for_problem, with};
 use crate::support::{Azure, MonitoredService, Service, eventually};

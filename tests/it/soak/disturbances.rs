@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_redis_service::emulator::{EntraFault, Options, RedisFault};
+use entra_redis_emulator::{EntraFault, Options, RedisFault};
 use fastrand::Rng;
 use tokio::time::sleep;
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use entra_redis_service::redis::{Error, Pool};
+use entra_redis::pool::{Error, Pool};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 

@@ -1,6 +1,6 @@
 //! Spans of Redis: commands, authentications and waits for a connection that fail.
 
-use entra_redis_service::emulator::RedisFault;
+use entra_redis_emulator::RedisFault;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{ask, exporting, is_failed, sampled};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use entra_redis_service::emulator::EntraFault;
+use entra_redis_emulator::EntraFault;
 use tokio::net::TcpListener;
 
 use super::exporting;

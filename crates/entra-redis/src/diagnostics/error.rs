@@ -6,7 +6,7 @@ use rustls::CertificateError;
 
 use crate::pool::{BuildError, ConnectError, ConnectStep, Error as PoolError, Refusal};
 
-/// The error of one step. It displays what was being done; its sources say why that failed; [`Error::fault`] classifies it.
+/// The error of one step. Its text names the operation, its sources are the reasons, [`Error::fault`] classifies it.
 #[derive(Debug)]
 pub struct Error(Kind);
 
@@ -22,7 +22,7 @@ pub(super) enum Kind {
     },
 }
 
-/// The causes that a program can tell apart.
+/// The causes of failure that a program can distinguish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

@@ -1,11 +1,15 @@
 //! The content of a token, read without checking its signature.
 
 use std::{
-    fmt,
+    fmt, io,
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::identity::{AccessToken, MAX_CLOCK_SKEW, claims};
+use crate::{
+    file,
+    identity::{AccessToken, MAX_CLOCK_SKEW, claims},
+};
 
 /// The claims of a JWT that matter for a connection: of an access token, or of the assertion that is exchanged for one.
 /// Nothing is verified; every claim may be missing.
@@ -44,6 +48,16 @@ impl Claims {
             issuer: claims.iss,
             subject: claims.sub,
         })
+    }
+
+    /// Reads the claims of the JWT in a file of at most 4 MiB, such as a federated token file; `None` if the content is not a
+    /// JWT.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is larger.
+    pub fn of_file(path: &Path) -> io::Result<Option<Self>> {
+        let bytes = file::read(path)?;
+        Ok(Self::of_jwt(&String::from_utf8_lossy(&bytes)))
     }
 
     /// Returns the remaining lifetime by this machine's clock; `None` if it has expired or does not expire.
@@ -99,5 +113,13 @@ mod tests {
         assert_eq!(claims.expires_in(), None);
         assert_eq!(Claims::of_jwt(&jwt("{}")), Some(Claims::default()));
         assert_eq!(Claims::of_jwt("opaque"), None);
+        let directory = tempfile::tempdir().expect("there is room");
+        let path = directory.path().join("token");
+        assert!(Claims::of_file(&path).is_err());
+        std::fs::write(&path, &text).expect("there is room");
+        let from_file = Claims::of_file(&path).expect("it can be read");
+        assert_eq!(from_file.as_ref(), Some(&claims));
+        std::fs::write(&path, "opaque").expect("there is room");
+        assert_eq!(Claims::of_file(&path).expect("it can be read"), None);
     }
 }

@@ -35,7 +35,7 @@ use super::{
     token::{Token, TokenInfo, TokenStatus, Tokens},
 };
 use crate::{
-    report::ErrorChain,
+    error_chain::ErrorChain,
     trace::{self, TARGET},
 };
 

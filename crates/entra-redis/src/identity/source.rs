@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::claims;
-use crate::{env::CredentialName, report::ErrorChain, secret::Secret};
+use crate::{env::CredentialName, error_chain::ErrorChain, secret::Secret};
 
 /// A source of access tokens for Redis.
 ///

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     env::{ClusteringPolicy, Endpoint},
-    report::ErrorChain,
+    error_chain::ErrorChain,
 };
 
 /// Pause before the server is asked again.

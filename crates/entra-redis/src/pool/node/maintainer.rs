@@ -23,7 +23,7 @@ use super::{
     manager::{Object, Objects},
     schedule::{Action, Event, State},
 };
-use crate::{identity::Tokens, report::ErrorChain};
+use crate::{error_chain::ErrorChain, identity::Tokens};
 
 pub(in crate::pool) use super::schedule::Availability;
 

@@ -5,6 +5,7 @@ mod load;
 mod port;
 mod process;
 mod proxy;
+#[expect(dead_code, reason = "shared with the tests of the emulator")]
 mod redis_cluster;
 mod redis_server;
 mod service;

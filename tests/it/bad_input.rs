@@ -62,7 +62,7 @@ async fn a_password_in_the_endpoint_is_not_repeated() {
     assert!(!stderr.contains("hush"), "{stderr}");
 }
 
-/// Before anything is asked or exported, and without a file being read that has no end.
+/// Before any request or export, and without reading a file that has no end.
 #[tokio::test]
 async fn a_configuration_that_would_fail_later_is_refused_at_start() {
     let url = "https://user:hush@elsewhere.example:4318";
@@ -130,7 +130,7 @@ async fn oversized_headers_are_refused_and_hurt_no_other_request() {
     service.ready().await;
 }
 
-/// Closing a socket with bytes unread resets it, and with it go answers that are not yet read.
+/// Closing a socket with unread bytes resets it, and responses that are not yet read are lost.
 #[tokio::test]
 async fn an_unread_request_body_costs_its_sender_neither_the_response_nor_the_next_one() {
     let service = Service::start(&["dev"], [("", ""); 0]).await;
@@ -232,7 +232,7 @@ async fn more_requests_than_allowed_are_shed_at_once_and_probes_are_not() {
         .map(|_| tokio::spawn(service.client.get(service.url("/sample")).send()))
         .collect();
     eventually("two are open", async || {
-        // The one that asks for the metrics is the third.
+        // The request for the metrics is the third.
         service.metric("http_server_active_requests", &[]).await == 3.0
     })
     .await;

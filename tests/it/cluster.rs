@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use entra_redis::{
     emulator::Options,
     identity::{AccessToken, Error, TokenSource},
-    redis::Pool,
+    redis::{Builder, Pool},
     secret::Secret,
 };
 use tokio::time::{Instant, sleep};
@@ -59,8 +59,12 @@ impl TokenSource for Identity {
     }
 }
 
-/// A pool for what the emulator stands before.
+/// A pool behind the emulator.
 fn pool(azure: &Azure) -> Pool {
+    builder(azure).build().expect("the certificate is there")
+}
+
+fn builder(azure: &Azure) -> Builder {
     let endpoint = azure
         .variable("REDIS_ENDPOINT")
         .parse()
@@ -73,8 +77,6 @@ fn pool(azure: &Azure) -> Pool {
     Pool::builder(endpoint)
         .ca_file(azure.variable("REDIS_CA_FILE"))
         .token_source(Arc::new(identity))
-        .build()
-        .expect("the certificate is there")
 }
 
 async fn filled(pool: &Pool, connections: usize) {

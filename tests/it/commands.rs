@@ -195,7 +195,7 @@ async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
     assert_eq!(service.text("/sample").await, "Previous visit was at: ");
 }
 
-/// Clients elsewhere know it by a name, and trust it by what it hands out.
+/// Clients on other machines reach it by a name, and trust it by the certificate that it serves.
 #[tokio::test]
 async fn emulate_is_reached_by_the_name_it_is_given() {
     let name = "emulator.elsewhere.example";

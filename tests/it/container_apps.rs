@@ -46,7 +46,7 @@ async fn the_user_assigned_identity_authenticates_and_the_agent_learns_which_rep
     service.ready_at_admin().await;
     assert_eq!(service.get("/sample").await.status(), 200);
 
-    // It is the user-assigned identity, not the system's: the emulator knows both.
+    // It is the user-assigned identity, not the system's: the emulator has both.
     let admin = service.admin.clone().expect("it has one");
     let (_, status) = service.at(&format!("{admin}/status.json")).await;
     let status: Value = serde_json::from_str(&status).expect("it is JSON");

@@ -88,7 +88,7 @@ async fn azure_cli_and_azure_developer_cli_authenticate() {
     }
 }
 
-/// A configured credential that fails is asked again, never skipped for the next.
+/// A configured credential that fails is retried, never skipped for the next.
 #[tokio::test]
 async fn a_refused_credential_is_named_and_no_other_is_tried() {
     let azure = Azure::with_lifetime(60).await;
@@ -129,7 +129,7 @@ async fn every_bad_answer_is_survived_and_counted() {
         let before = issued().await;
         eventually("a fresh token", async || issued().await > before).await;
         azure.controls.set_entra(fault);
-        // The next is asked for at 65 to 75 % of 8 s, and once more well before the end.
+        // The next one is requested at 65 to 75 % of 8 s, and once more well before expiry.
         tokio::time::sleep(Duration::from_millis(6500)).await;
         azure.controls.set_entra(EntraFault::None);
     }
@@ -273,7 +273,7 @@ async fn refusals_say_what_to_do() {
             "IDENTITY_HEADER",
         ),
     ];
-    for (credential, name, value, mend) in cases {
+    for (credential, name, value, fix) in cases {
         let mut environment = azure.environment(credential);
         environment.push((name.to_owned(), value.to_owned()));
         let mut service = Service::start(&[], environment).await;
@@ -282,7 +282,7 @@ async fn refusals_say_what_to_do() {
             .await;
         let error = failed["error"].as_str().expect("a text");
         assert!(
-            error.contains(mend),
+            error.contains(fix),
             "{credential} with a wrong {name}: {error}"
         );
         assert!(

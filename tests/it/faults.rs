@@ -42,13 +42,13 @@ use crate::support::{Load, MonitoredService, eventually};
 #[derive(Debug)]
 struct CallerResponse {
     status: u16,
-    /// The last word of the problem's type; empty where all was well.
+    /// The last word of the problem's type; empty for a 200.
     problem: String,
     retry_after: Option<String>,
     took: Duration,
 }
 
-/// Asks `/sample` once. Whatever the answer, it carries an id.
+/// Requests `/sample` once. Every response carries an id.
 async fn ask(service: &MonitoredService) -> CallerResponse {
     let asked = Instant::now();
     let answer = service.get("/sample").await;
@@ -114,7 +114,7 @@ async fn under_load(service: &MonitoredService, workers: usize) -> Load {
     load
 }
 
-/// Waits for so many further good answers.
+/// Waits for this many further good answers.
 async fn more(load: &Load, count: u64) {
     let before = load.good();
     eventually("good answers", async || load.good() >= before + count).await;

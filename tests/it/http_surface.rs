@@ -1,8 +1,12 @@
 //! Requests right, wrong and cut, over HTTP/1.1 and HTTP/2, to both ports.
 //!
 //! Requests are random; one that fails is made as small as it can be and printed. `PROPTEST_CASES=5000` makes more of
-//! them than the 256 of each test. Each request gets a response with a status that the service
-//! documents, never a 500; on any other input the connection is closed; the service goes on without an internal error.
+//! them than the 256 of each test.
+//!
+//! # Invariants
+//! - Each request gets a response with a status that the service documents, never a 500.
+//! - On any other input the connection is closed.
+//! - The service goes on without an internal error.
 
 use std::net::SocketAddr;
 
@@ -27,7 +31,7 @@ use tokio::{
 
 use crate::support::{LIMIT, Service};
 
-/// All that the service answers with; 303 leads to Swagger.
+/// Every status of the service; 303 leads to Swagger.
 const STATUSES: [u16; 11] = [200, 303, 400, 403, 404, 405, 413, 414, 431, 503, 504];
 
 const PATHS: [&str; 19] = [
@@ -52,7 +56,7 @@ const PATHS: [&str; 19] = [
     "//sample",
 ];
 
-/// A service that is asked by one test, on both ports.
+/// A service that one test sends requests to, on both ports.
 struct Surface {
     runtime: Runtime,
     service: Service,
@@ -88,15 +92,15 @@ impl Surface {
             max_shrink_time: 60_000,
             ..ProptestConfig::default()
         };
-        let met =
+        let outcome =
             TestRunner::new(config).run(&(inputs, select(self.ports.to_vec())), |(input, port)| {
                 self.runtime.block_on(async {
-                    let met = timeout(LIMIT, meet(port, input)).await;
-                    met.unwrap_or_else(|_| Err(TestCaseError::fail("it does not end")))
+                    let outcome = timeout(LIMIT, meet(port, input)).await;
+                    outcome.unwrap_or_else(|_| Err(TestCaseError::fail("it does not end")))
                 })
             });
         let log = self.service.log();
-        if let Err(error) = met {
+        if let Err(error) = outcome {
             let end: Vec<_> = log.lines().rev().take(5).collect();
             panic!("{error}\nend of the log:\n{}", end.join("\n"));
         }
@@ -197,7 +201,7 @@ impl Sent {
             format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n").into_bytes();
         for (name, value) in headers {
             bytes.extend_from_slice(format!("{name}: ").as_bytes());
-            // Bytes above ASCII are let in one by one, not as UTF-8.
+            // Bytes above ASCII are allowed one by one, not as UTF-8.
             bytes.extend(value.chars().map(|c| c as u8));
             bytes.extend_from_slice(b"\r\n");
         }
@@ -222,13 +226,13 @@ impl Sent {
     }
 }
 
-/// Sends these bytes and answers what came until the other side closed the connection.
+/// Sends these bytes and returns everything received until the other side closed the connection.
 async fn exchange(port: SocketAddr, bytes: &[u8], end: bool) -> Result<Vec<u8>, TestCaseError> {
     let stream = TcpStream::connect(port).await;
     let stream = stream.map_err(|error| TestCaseError::fail(format!("cannot connect: {error}")))?;
     let (mut read, mut write) = stream.into_split();
     let mut answer = Vec::new();
-    // It may be cut off before all is sent, and what is unread then is a reset.
+    // It may be closed before all is sent, and unread bytes then cause a reset.
     let send = async {
         let _ = write.write_all(bytes).await;
         if end {
@@ -239,7 +243,7 @@ async fn exchange(port: SocketAddr, bytes: &[u8], end: bool) -> Result<Vec<u8>, 
     Ok(answer)
 }
 
-/// The head of an answer, what follows it, and the status.
+/// The head of a response, the rest, and the status.
 fn parts(answer: &[u8]) -> Option<(u16, String, &[u8])> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
@@ -375,7 +379,7 @@ fn any_request_over_http_2_is_answered() {
     });
 }
 
-/// Sends one request and judges its answer; an error is HTTP/2's own.
+/// Sends one request and checks its response; an error is HTTP/2's own.
 async fn answer_over_http_2(
     requests: &mut h2::client::SendRequest<Bytes>,
     request: Request<()>,

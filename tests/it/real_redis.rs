@@ -226,7 +226,7 @@ async fn a_command_cut_off_is_outcome_unknown_and_not_sent_again() {
     let pool = plain(&redis);
     pool.opened().await;
     let mut admin = redis.admin().await;
-    // The server reads the command and ends the connection that waits for its answer.
+    // The server reads the command and closes the connection that waits for its reply.
     let waiting = tokio::spawn({
         let pool = pool.clone();
         async move {
@@ -388,7 +388,7 @@ async fn credentials_are_in_no_error() {
     assert!(!shown.contains(&key[..8]), "{shown}");
 }
 
-/// A load balancer with nothing behind it, which ends connections at once, and one that answers the first commands.
+/// A load balancer without a backend, which closes connections immediately, and one that answers the first commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_close_immediately_are_opened_ever_more_slowly() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -463,7 +463,7 @@ async fn a_pool_closed_while_it_opens_hands_out_nothing_any_more() {
     }
 }
 
-/// A proxy in between that goes on acknowledging bytes after it has forgotten the connection.
+/// A proxy in between that still acknowledges bytes after it has forgotten the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_falls_silent_is_replaced() {
     let redis = RedisServer::start().await;

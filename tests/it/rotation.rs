@@ -93,7 +93,7 @@ async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
     let clients = info
         .lines()
         .find_map(|line| line.strip_prefix("connected_clients:"));
-    // Three of the pool and the one that asks; redis-server frees the start-up checks' at its leisure.
+    // Three of the pool and the one that counts; redis-server frees those of the start-up checks later.
     assert_eq!(clients, Some("4"), "{info}");
     assert_eq!(
         service.metric("redis_connections_opened_total", &[]).await,

@@ -1,4 +1,4 @@
-//! `GET /sample`, its twin routes, and what every answer carries.
+//! `GET /sample`, its alternative spellings, and the headers of every response.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ async fn the_second_visit_returns_the_time_of_the_first() {
     let service = Service::start(&[], azure.environment("WorkloadIdentityCredential")).await;
     service.ready().await;
     assert_eq!(service.text("/sample").await, "Previous visit was at: ");
-    let told = service.text("/sample").await;
-    let time = told
+    let body = service.text("/sample").await;
+    let time = body
         .strip_prefix("Previous visit was at: ")
         .expect("the ASP.NET sample's words");
     let shape: String = time

@@ -1,6 +1,6 @@
 //! No token, key or assertion in anything that leaves the process, at any level, in any spelling.
 //!
-//! Every command is run with secrets in its environment, every endpoint is asked, and what is exported is read: a secret
+//! Every command is run with secrets in its environment, every endpoint is requested, and every export is read: a secret
 //! may travel to where it authenticates and nowhere else.
 
 use std::{fmt::Write, process::Output, time::Duration};
@@ -109,7 +109,7 @@ fn spellings(secret: &str) -> Vec<String> {
     for engine in [STANDARD, URL_SAFE] {
         for before in 0..3 {
             let text = engine.encode([&vec![0; before], bytes].concat());
-            // Characters that have bits of what stands before and behind say nothing.
+            // Characters that share bits with the bytes before and behind are left out.
             let whole = (before + bytes.len()) / 3 * 4;
             found.push(text[(before * 8).div_ceil(6)..whole].to_owned());
         }
@@ -264,7 +264,7 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
         metric(&metrics, "redis_auth_total", &["reauth", "success"]) >= 2.0
     })
     .await;
-    // Failures have texts of their own: bad answers, refused requests, refused sign-ins.
+    // Failures have texts of their own: bad answers, refused requests, refused authentications.
     let failed = |service: &Service| service.log().matches("getting a token failed").count();
     for fault in [
         EntraFault::Garbage,
@@ -400,16 +400,16 @@ async fn no_command_prints_a_secret() {
         ] {
             let output = run(arguments, environment).await;
             let place = format!("`{}`", arguments.join(" "));
-            for said in [&output.stdout, &output.stderr] {
-                secrets.are_not_in(&place, &String::from_utf8_lossy(said));
+            for stream in [&output.stdout, &output.stderr] {
+                secrets.are_not_in(&place, &String::from_utf8_lossy(stream));
             }
         }
     }
     for environment in &environments[1..4] {
         let output = run(&["serve"], environment).await;
         assert!(!output.status.success(), "{output:?}");
-        for said in [&output.stdout, &output.stderr] {
-            secrets.are_not_in("`serve`", &String::from_utf8_lossy(said));
+        for stream in [&output.stdout, &output.stderr] {
+            secrets.are_not_in("`serve`", &String::from_utf8_lossy(stream));
         }
     }
 
@@ -440,7 +440,7 @@ async fn emulate_prints_its_own_secrets_as_variables_and_nothing_else() {
     let mut secrets = Secrets::new();
     secrets.add_of(&azure).await;
     let directory = tempfile::tempdir().expect("there is room");
-    let file = directory.path().join("said");
+    let file = directory.path().join("output");
     let open = std::fs::File::create(&file).expect("there is room");
     let mut emulate = command(&["emulate"])
         .envs(others)
@@ -450,9 +450,9 @@ async fn emulate_prints_its_own_secrets_as_variables_and_nothing_else() {
         .kill_on_drop(true)
         .spawn()
         .expect("the binary was built");
-    let said = || std::fs::read_to_string(&file).expect("it is there");
-    eventually("the variables", async || said().lines().count() >= 12).await;
-    let variables: Vec<(String, String)> = said()
+    let printed = || std::fs::read_to_string(&file).expect("it is there");
+    eventually("the variables", async || printed().lines().count() >= 12).await;
+    let variables: Vec<(String, String)> = printed()
         .lines()
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -468,12 +468,12 @@ async fn emulate_prints_its_own_secrets_as_variables_and_nothing_else() {
         assert!(output.status.success(), "{output:?}");
     }
     emulate.kill().await.expect("it is our child");
-    secrets.are_not_in("`emulate`", &said());
+    secrets.are_not_in("`emulate`", &printed());
     for name in ["AZURE_CLIENT_SECRET", "IDENTITY_HEADER"] {
         let (_, value) = variables
             .iter()
             .find(|(known, _)| known == name)
-            .expect("it is told");
-        assert_eq!(said().matches(value.as_str()).count(), 1, "{name}");
+            .expect("it is printed");
+        assert_eq!(printed().matches(value.as_str()).count(), 1, "{name}");
     }
 }

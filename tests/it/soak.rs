@@ -27,14 +27,14 @@ const REPLICAS: u64 = 8;
 /// The least remaining life of a token when the next fault is made, so that a hiccup of Entra ID does not outlast it.
 const ENOUGH_LEFT: Duration = Duration::from_secs(4);
 
-/// Then its connections must be open again, and on the newest token, within this time.
+/// The time after which its connections must be open again, and on the newest token.
 const IS_WELL_WITHIN: Duration = Duration::from_secs(15);
 
-/// Service must resume within this time of the end of whatever kept it from Redis or from a token.
+/// The time within which service must resume after the end of an outage of Redis or of its tokens.
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Faults drawn at random. Harmless ones cost no request; while Redis or its tokens are out of reach, callers are told so
-/// in time, and served again within 5 s.
+/// Faults drawn at random. Harmless ones cost no request; while Redis or its tokens are out of reach, callers get a named
+/// problem in time, and are served again within 5 s.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "tests/soak runs it"]
 async fn nothing_is_lost_while_faults_come_at_random() {
@@ -82,14 +82,14 @@ async fn nothing_is_lost_while_faults_come_at_random() {
     let record = load.end().await;
     let pulse = alive.end().await;
 
-    let mut told = BTreeMap::<String, u64>::new();
+    let mut excused = BTreeMap::<String, u64>::new();
     let mut lost = Vec::new();
     for failure in &record.failures {
         let is_excused = entries.iter().any(|entry| entry.excuses(failure));
         match (failure.status, failure.problem()) {
             (status @ (503 | 504), Some(problem)) if is_excused => {
                 let cause = format!("answered {status} {problem}");
-                *told.entry(cause).or_default() += 1;
+                *excused.entry(cause).or_default() += 1;
             }
             _ => lost.push(failure),
         }
@@ -109,7 +109,7 @@ async fn nothing_is_lost_while_faults_come_at_random() {
         )
         .row("requests answered 200", record.good)
         .row("requests lost", lost.len());
-    for (cause, count) in told {
+    for (cause, count) in excused {
         table = table.row(cause, count);
     }
     let table = table
@@ -133,7 +133,7 @@ async fn nothing_is_lost_while_faults_come_at_random() {
     );
 }
 
-/// One disturbance, from its beginning until all was well again.
+/// One disturbance, from its beginning until the service was back to normal.
 struct Entry {
     disturbance: Disturbance,
     began: Instant,
@@ -275,13 +275,13 @@ async fn rotate(
     );
     let first = settled(&service, Duration::ZERO, speed).await.sample;
     let watch = Watch::start(service.url("/metrics"), Duration::from_millis(250) * speed);
-    let mut told = 0.0;
+    let mut printed = 0.0;
     loop {
         sleep(Duration::from_secs(1) * speed).await;
         let Some(now) = watch.latest() else { continue };
         let done = now.rotations - first.rotations;
-        if replica == 0 && done >= told + rotations / 20.0 {
-            told = done;
+        if replica == 0 && done >= printed + rotations / 20.0 {
+            printed = done;
             println!("{done} of {rotations} rotations of the first replica");
         }
         if done >= rotations || load.has_failed() {
@@ -309,7 +309,7 @@ fn tenth(samples: &[Sample], number: usize, what: fn(&Sample) -> f64) -> f64 {
     part.iter().map(what).sum::<f64>() / count
 }
 
-/// A service where all is well.
+/// A service that is back to normal.
 struct Settled {
     /// The time until it answered, and until everything was normal.
     resumed: Duration,
@@ -347,7 +347,9 @@ async fn settled(service: &Service, left: Duration, speed: u32) -> Settled {
 
 /// Keeps the service's log, which is too long to print, and returns its path.
 fn kept(service: &Service) -> String {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak.log");
+    let port = service.public.rsplit(':').next().expect("it has a port");
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("soak-{port}.log"));
     std::fs::write(&path, service.log()).expect("it can be written");
     format!("log: {}", path.display())
 }

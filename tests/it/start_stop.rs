@@ -18,8 +18,8 @@ async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
     eventually("load runs", async || load.good() > 200).await;
     load.server_may_end();
     service.signal("-TERM");
-    let told = Instant::now();
-    // Not ready at once, while requests go on being answered.
+    let signalled = Instant::now();
+    // Not ready immediately, while requests are still answered.
     eventually("not ready", async || service.readiness().await.0 == 503).await;
     let (_, report) = service.readiness().await;
     assert_eq!(
@@ -33,9 +33,9 @@ async fn sigterm_under_load_fails_no_accepted_request_and_exits_0() {
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(good > at_drain, "requests were answered while draining");
     assert!(
-        told.elapsed() < Duration::from_secs(1 + 20 + 1 + 1),
+        signalled.elapsed() < Duration::from_secs(1 + 20 + 1 + 1),
         "{:?}",
-        told.elapsed()
+        signalled.elapsed()
     );
     let log = service.log();
     assert!(log.contains("draining") && log.contains("stopped"), "{log}");
@@ -265,7 +265,7 @@ async fn service_resumes_soon_after_entra_stopped_hanging() {
     );
 }
 
-/// Access rules may leave out PING; Redis answers all the same.
+/// Access rules may leave out PING; the refusal is an answer.
 #[tokio::test]
 async fn a_user_who_may_not_ping_is_ready() {
     let redis = RedisServer::start().await;

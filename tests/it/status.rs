@@ -74,7 +74,7 @@ async fn the_identity_is_shown_on_the_admin_port_only() {
         whole["nodes"][0]["address"],
         azure.variable("REDIS_ENDPOINT")
     );
-    let object_id = whole["objectId"].as_str().expect("it is told");
+    let object_id = whole["objectId"].as_str().expect("it is shown");
     assert_eq!(object_id.len(), 36);
     for part in [
         object_id,

@@ -139,8 +139,8 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
             ("server.port", Some(port)),
             ("error.type", None),
         ] {
-            let met = attribute(&set.attributes, name);
-            assert_eq!(met.as_deref(), value, "{name} in {set:?}");
+            let found = attribute(&set.attributes, name);
+            assert_eq!(found.as_deref(), value, "{name} in {set:?}");
         }
         let sign_in = &got.named("AUTH")[0];
         assert_eq!(sign_in.kind(), SpanKind::Client);
@@ -403,7 +403,7 @@ async fn log_records_carry_their_trace_and_nothing_of_the_exporters() {
         let status = attribute(&access.attributes, "http.response.status_code");
         assert_eq!(status.as_deref(), Some("200"));
 
-        // Whatever is logged, spans for traces do not stand before those of log lines.
+        // At any log level, spans for traces do not hide those of log lines.
         let log = service.log();
         let events = log
             .lines()

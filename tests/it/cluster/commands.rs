@@ -3,13 +3,15 @@
 use entra_redis::redis::{Connection, Error, Pool};
 use redis::{ErrorKind, ServerErrorKind, Value, aio::ConnectionLike};
 
-use super::{azure, filled, pool};
-use crate::support::{Azure, RedisCluster};
+use super::{azure, builder, filled};
+use crate::support::{Azure, LIMIT, RedisCluster};
 
-async fn three_masters() -> (RedisCluster, Azure, Pool) {
+async fn three_primaries() -> (RedisCluster, Azure, Pool) {
     let cluster = RedisCluster::start(3, 0).await;
     let azure = azure(&cluster, 60).await;
-    let pool = pool(&azure);
+    // These tests are of where commands go, not of how long they take, which is much on a busy machine.
+    let pool = builder(&azure).command_timeout(LIMIT).build();
+    let pool = pool.expect("the certificate is there");
     filled(&pool, 7).await;
     (cluster, azure, pool)
 }
@@ -22,7 +24,7 @@ fn command(text: &str) -> redis::Cmd {
     command
 }
 
-/// Forms of commands whose key is not simply their first argument, and some whose it is; `k` and `{k}2` stand for keys.
+/// Commands whose key is not simply their first argument, and some whose it is; `k` and `{k}2` are the keys.
 const FORMS: &[&str] = &[
     "APPEND k v",
     "BITFIELD k GET u8 0",
@@ -90,7 +92,7 @@ const LEFT_OUT: &[&str] = &["migrate", "restore-asking"];
 /// A command that goes to the wrong node is answered with MOVED, which Redis counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_goes_to_the_node_that_redis_names_for_its_keys() {
-    let (cluster, _azure, pool) = three_masters().await;
+    let (cluster, _azure, pool) = three_primaries().await;
     for form in FORMS {
         for number in 0..12 {
             let key = format!("key{number}");
@@ -170,7 +172,7 @@ fn with_unusual_keys(entry: &Value, names: &mut Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_many_keys_are_split_by_slot_and_others_refused() {
-    let (_cluster, _azure, pool) = three_masters().await;
+    let (_cluster, _azure, pool) = three_primaries().await;
     let mut connection = pool.get().await.expect("it is open");
     let keys: Vec<String> = (0..40).map(|number| format!("many:{number}")).collect();
     let mut set = redis::cmd("MSET");
@@ -237,7 +239,7 @@ async fn commands_of_many_keys_are_split_by_slot_and_others_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_are_known_to_every_primary() {
-    let (_cluster, _azure, pool) = three_masters().await;
+    let (_cluster, _azure, pool) = three_primaries().await;
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('INCR', KEYS[1])");
     let digest: String = pool.query(&load).await.expect("each takes it");
@@ -253,7 +255,7 @@ async fn scripts_are_known_to_every_primary() {
 }
 
 /// The slot of `{way}` on its way from the node that has it to another; `{way}here` is still there, `{way}gone` is not.
-async fn on_its_way(cluster: &RedisCluster, pool: &Pool) -> (u16, usize, usize) {
+async fn migrating(cluster: &RedisCluster, pool: &Pool) -> (u16, usize, usize) {
     let mut set = redis::cmd("MSET");
     set.arg(&["{way}here", "1", "{way}gone", "2"]);
     pool.query::<()>(&set).await.expect("one slot");
@@ -288,8 +290,8 @@ async fn on_its_way(cluster: &RedisCluster, pool: &Pool) -> (u16, usize, usize) 
 /// Many at once on the same connections: an ASKING must never reach another caller's command.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_follow_a_slot_on_its_way() {
-    let (cluster, _azure, pool) = three_masters().await;
-    let (slot, from, to) = on_its_way(&cluster, &pool).await;
+    let (cluster, _azure, pool) = three_primaries().await;
+    let (slot, from, to) = migrating(&cluster, &pool).await;
     let callers = (0..64).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Nodes that cannot be trusted or reached: each is named, and the others go on.
+//! Nodes that cannot be trusted or reached: each is named, and the others keep serving.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{
     Certificates, IncrementLoad, ReadLoad, RedisCluster, RedisServer, SLOTS, chain, eventually,
 };
 
-/// A node that announces its TLS port to all, and speaks in the clear to its like.
+/// A node that announces its TLS port to clients, and speaks plain text on the cluster bus.
 struct TlsNode {
     server: RedisServer,
     _directory: tempfile::TempDir,

@@ -125,7 +125,7 @@ async fn a_cluster_without_slots_is_waited_for() {
         found(&pool).await,
         "OSSCluster, because CLUSTER SLOTS named 1 master"
     );
-    // Redis takes a moment to call its cluster well.
+    // Redis takes a moment to report `cluster_state:ok`.
     eventually("it is served", async || {
         pool.query::<Option<String>>(redis::cmd("GET").arg("key"))
             .await
@@ -134,7 +134,7 @@ async fn a_cluster_without_slots_is_waited_for() {
     .await;
 }
 
-/// No answer decides nothing: the question is asked again.
+/// A missing reply decides nothing: the command is sent again.
 #[tokio::test]
 async fn an_answer_that_is_late_is_asked_for_again() {
     let cluster = RedisCluster::start(1, 0).await;
@@ -163,10 +163,10 @@ async fn an_answer_that_is_late_is_asked_for_again() {
                 };
                 let down = async {
                     let mut buffer = [0; 4096];
-                    let mut held = false;
+                    let mut delayed = false;
                     while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-                        if hold && !held && *was_asked.borrow_and_update() {
-                            held = true;
+                        if hold && !delayed && *was_asked.borrow_and_update() {
+                            delayed = true;
                             sleep(Duration::from_millis(700)).await;
                         }
                         if to_client.write_all(&buffer[..count]).await.is_err() {

@@ -1,4 +1,4 @@
-//! Faults of callers: thousands at once, more than there are files for, and those who send or read slowly or never.
+//! Faults of callers: thousands at once, more than there are files for, and clients that send or read slowly or never.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn address(service: &Service) -> String {
     service.public.trim_start_matches("http://").to_owned()
 }
 
-/// Connects, sends a request at once with all others, and answers head and body.
+/// Connects, sends a request at once with all others, and returns head and body.
 async fn one_of_many(address: String, start: std::sync::Arc<tokio::sync::Barrier>) -> String {
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     start.wait().await;
@@ -94,7 +94,7 @@ async fn of_two_thousand_clients_those_above_the_limit_are_shed_and_counted() {
     ]));
     let service = MonitoredService::start(environment).await;
     service.ready().await;
-    // Those that were let in stay until all have come.
+    // Requests within the limit stay until all have come.
     redis.pause();
     let answers = tokio::join!(all_at_once(&service, MANY), async {
         eventually("the others are shed", async || {
@@ -116,8 +116,8 @@ async fn of_two_thousand_clients_those_above_the_limit_are_shed_and_counted() {
     }
 }
 
-/// Asks on a connection that stays open, and answers the status and the body. Not by a client with a pool: that opens others
-/// when it likes, and here they would wait.
+/// Sends a request on a connection that stays open, and returns status and body. Not by a client with a pool: that opens
+/// more connections by itself, and here they would wait.
 async fn over(stream: &mut TcpStream, path: &str) -> (String, String) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
     let exchange = async {
@@ -143,7 +143,7 @@ async fn over(stream: &mut TcpStream, path: &str) -> (String, String) {
     timeout(LIMIT, exchange).await.expect("it answers")
 }
 
-/// More clients than there are files: those who are there are served, Redis is reached anew, and the others wait.
+/// More clients than there are files: those connected are served, Redis is reached anew, and the others wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reached() {
     let redis = RedisServer::start().await;
@@ -154,7 +154,7 @@ async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reache
     let mut there = stream.expect("it listens");
     assert_eq!(over(&mut there, "/sample").await.0, "200");
     let mut idle = Vec::new();
-    // Fifty are let in; the others wait in the kernel, which has room for them all.
+    // Fifty are accepted; the others wait in the kernel, which has room for them all.
     for _ in 0..500 {
         let stream = TcpStream::connect(address(&service)).await;
         idle.push(stream.expect("the kernel takes it"));
@@ -254,7 +254,7 @@ async fn slow_clients_are_disconnected_and_cost_others_nothing() {
     none_failed(load).await;
 }
 
-/// Asks and never takes the answers.
+/// Sends requests and never reads the responses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_disconnected_and_costs_others_nothing() {
     let redis = RedisServer::start().await;
@@ -267,7 +267,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_costs_others_nothing() 
         let address = address(&service);
         clients.spawn(async move {
             let mut stream = TcpStream::connect(address).await.expect("it listens");
-            // Each answer is over a megabyte.
+            // Each response is over a megabyte.
             let request =
                 b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n".repeat(20);
             stream.write_all(&request).await.expect("it reads");

@@ -1,6 +1,6 @@
 //! The machine's clock is set by hours, forwards and backwards, while the service runs.
 //!
-//! By libfaketime, which answers in the C library's place when the service asks for the time of day.
+//! By libfaketime, which replaces the C library's functions for the time of day.
 
 use std::path::PathBuf;
 
@@ -68,7 +68,7 @@ async fn a_clock_set_by_hours_costs_no_request_and_tokens_go_on_rotating() {
             let labels = ["kind=\"reauth\"", "outcome=\"success\""];
             service.metric("redis_auth_total", &labels).await
         };
-        // The second token is the first one that was asked for by the new clock alone.
+        // The second token is the first one that was requested by the new clock alone.
         let wanted = reauths().await + 4.0;
         eventually("tokens rotate", async || reauths().await >= wanted).await;
         assert_eq!(service.readiness().await.0, 200);

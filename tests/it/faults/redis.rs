@@ -1,4 +1,4 @@
-//! Faults of Redis itself: gone, full, out of memory, not to be written to, slow, or of another mind about who may come in.
+//! Faults of Redis itself: gone, full, out of memory, read-only, slow, or with authentication changed.
 
 use std::{
     sync::Arc,
@@ -112,7 +112,7 @@ impl TokenSource for Somebody {
     }
 }
 
-/// Azure drops every connection then, theirs as well: what may run twice does not notice, the rest runs once or not at all.
+/// Azure then drops every connection, theirs as well: idempotent commands succeed, the others run once or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn disabled_access_keys_cost_token_users_nothing() {
     let certificates = Certificates::for_name("localhost");
@@ -185,8 +185,8 @@ async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_wait
         let second = MonitoredService::start(environment).await;
         for _ in 0..5 {
             let response = ask(&second).await;
-            let met = (response.status, response.problem.as_str());
-            assert_eq!(met, (503, "redis-unavailable"), "{sign_in}");
+            let problem = (response.status, response.problem.as_str());
+            assert_eq!(problem, (503, "redis-unavailable"), "{sign_in}");
             assert_eq!(response.retry_after.as_deref(), Some("5"));
         }
         if sign_in == "none" {
@@ -222,7 +222,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             &["REPLICAOF", "NO", "ONE"],
         ),
     ];
-    for (code, fault, mend) in faults {
+    for (code, fault, fix) in faults {
         administer(&redis, fault).await;
         let response = ask(&service).await;
         assert_eq!(
@@ -235,7 +235,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             service.log().contains(code)
         })
         .await;
-        administer(&redis, mend).await;
+        administer(&redis, fix).await;
         assert_eq!(ask(&service).await.status, 200, "{code}");
     }
     let metrics = service.text("/metrics").await;
@@ -266,5 +266,5 @@ async fn redis_that_stands_still_is_a_504_within_the_deadline_and_service_when_i
     back_within_5_s(&service).await;
     let (_, failures) = load.stop().await;
     only(&failures, &[(504, "timed-out"), (503, "redis-unavailable")]);
-    assert!(failures.keys().any(|met| met.contains("timed-out")));
+    assert!(failures.keys().any(|failure| failure.contains("timed-out")));
 }

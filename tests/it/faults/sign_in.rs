@@ -69,8 +69,8 @@ async fn an_authentication_refused_at_first_is_a_named_503_and_then_service() {
     service.ready().await;
 }
 
-/// AUTH on an open connection is lost, and with it every answer after it. The connections take turns, and who gets no answer
-/// is replaced by one that is authenticated with the new token, before the next one tries.
+/// AUTH on an open connection is lost, and with it every reply after it. One connection tries at a time, and one without a
+/// reply is replaced by one that is authenticated with the new token, before the next one tries.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reauthentication_that_is_never_answered_costs_no_request() {
     let azure = Azure::with_lifetime(12).await;

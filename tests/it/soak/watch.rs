@@ -132,7 +132,7 @@ impl Table {
         self
     }
 
-    /// The rows that both tests have, from the first sample to the last; the service's clock is `speed` times as fast as ours.
+    /// The rows that both tests have, from the first sample to the last; the service's clock is `speed` times as fast.
     pub(super) fn common(self, first: &Sample, last: &Sample, record: &Record, speed: u32) -> Self {
         let mebibytes = |bytes: f64| bytes / 1024.0 / 1024.0;
         #[expect(clippy::cast_precision_loss, reason = "they are durations of requests")]

@@ -115,7 +115,7 @@ impl Collector {
             .add_service(LogsServiceServer::new(sink.clone()))
             .add_service(MetricsServiceServer::new(sink))
             .into_axum_router();
-        // tonic answers unknown paths itself, so its part is the one that is asked last.
+        // tonic answers unknown paths itself, so its part is the fallback.
         let routes = Routes::from(over_http.fallback_service(over_grpc));
         let stop = CancellationToken::new();
         let mut server = Server::builder().accept_http1(true);
@@ -244,7 +244,7 @@ pub(crate) fn text(value: &AnyValue) -> Option<String> {
     }
 }
 
-/// Lower-case hexadecimal digits, as ids stand in headers and logs.
+/// Lower-case hexadecimal digits, as in the ids of headers and logs.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

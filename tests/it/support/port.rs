@@ -1,4 +1,4 @@
-//! Ports that a test has to know before anything listens on them.
+//! Ports that a test must know before anything listens on them.
 
 use std::{
     fmt,

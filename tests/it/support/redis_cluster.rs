@@ -354,7 +354,7 @@ fn primaries(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> 
         let words: Vec<&str> = line.split(' ').collect();
         let is_master = words[2].split(',').any(|flag| flag == "master");
         let slots = words.iter().skip(8).filter_map(|range| {
-            // What stands in brackets is on its way and does not parse.
+            // A slot in brackets is being migrated and does not parse.
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             Some(first.parse().ok()?..=last.parse().ok()?)
         });

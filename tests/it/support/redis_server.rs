@@ -5,9 +5,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 
-use super::{Certificates, Port, eventually, raise_file_limit};
+use super::{Certificates, LIMIT, Port, eventually, raise_file_limit};
 
 pub(crate) struct RedisServer {
     child: Child,
@@ -119,7 +119,13 @@ impl RedisServer {
 
     pub(super) async fn try_admin(&self) -> redis::RedisResult<MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        client.get_multiplexed_async_connection().await
+        // The client's own half second for a reply is too little for MIGRATE where the machine is busy.
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(LIMIT))
+            .set_response_timeout(Some(LIMIT));
+        client
+            .get_multiplexed_async_connection_with_config(&patient)
+            .await
     }
 
     /// A connection of its own, as the administrator.

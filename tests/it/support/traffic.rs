@@ -25,7 +25,7 @@ pub(crate) struct IncrementLoad {
 pub(crate) struct Ledger {
     pub(crate) good: u64,
     pub(crate) failures: Vec<Failure>,
-    /// Per key: answered, and sent without an answer.
+    /// Per key: commands answered, and commands sent without a reply.
     keys: BTreeMap<usize, (u64, u64)>,
 }
 

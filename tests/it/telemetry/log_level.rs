@@ -25,8 +25,8 @@ async fn the_log_level_changes_while_the_service_runs() {
     let has_debug = || service.log().contains("\"level\":\"DEBUG\"");
     assert!(!has_debug());
 
-    let (status, told) = put("warn,access=debug").await;
-    assert_eq!((status, told.as_str()), (200, "warn,access=debug\n"));
+    let (status, answer) = put("warn,access=debug").await;
+    assert_eq!((status, answer.as_str()), (200, "warn,access=debug\n"));
     assert_eq!(
         service.at(&url).await,
         (200, "warn,access=debug\n".to_owned())

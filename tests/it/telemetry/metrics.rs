@@ -96,11 +96,11 @@ async fn a_scrape_has_exactly_the_metrics_that_the_readme_lists() {
         .iter()
         .map(|(name, kind, _)| (name.clone(), kind.clone()))
         .collect();
-    let mut met = scraped(&text);
+    let mut found = scraped(&text);
     for name in not_on_demand {
-        met.extend(expected.iter().filter(|(known, _)| known == name).cloned());
+        found.extend(expected.iter().filter(|(known, _)| known == name).cloned());
     }
-    assert_eq!(met, expected, "{text}");
+    assert_eq!(found, expected, "{text}");
     for (name, _, may_have) in &listed {
         let has = labels(&text, name);
         assert!(
@@ -184,6 +184,11 @@ async fn the_same_metrics_leave_by_otlp_under_opentelemetrys_names() {
         )
         .await;
         service.ready().await;
+        // One that opened after the scrape would be in the export alone.
+        eventually("both connections are open", async || {
+            service.metric("redis_connections_opened_total", &[]).await == 2.0
+        })
+        .await;
         for _ in 0..7 {
             service.text("/sample").await;
         }
@@ -272,8 +277,8 @@ async fn promtool_reports_nothing_about_a_scrape() {
     .await;
     let text = service.text("/metrics").await;
     assert_eq!(promtool(&text).await, (true, String::new()), "{text}");
-    let (_, said) = promtool("# TYPE wrong_count gauge\nwrong_count 1\n").await;
-    assert!(said.contains("wrong_count"), "it would say something");
+    let (_, output) = promtool("# TYPE wrong_count gauge\nwrong_count 1\n").await;
+    assert!(output.contains("wrong_count"), "promtool reports faults");
 }
 
 /// The verdict of `promtool check metrics`, and its output.
@@ -289,10 +294,10 @@ async fn promtool(text: &str) -> (bool, String) {
     stdin.write_all(text.as_bytes()).await.expect("it reads");
     drop(stdin);
     let output = promtool.wait_with_output().await.expect("it ends");
-    let said = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     (
         output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     )
 }
 

@@ -1,4 +1,4 @@
-//! A collector that is away, or that never answers: requests are unharmed, what is lost is counted, the end comes.
+//! A collector that is away, or that never answers: requests are unharmed, losses are counted, the service exits.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ async fn silent() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("loopback has free ports");
     let address = listener.local_addr().expect("it is bound");
-    let held = tokio::spawn(async move {
+    let holder = tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok(connection) = listener.accept().await {
             held.push(connection);
         }
     });
-    (format!("http://{address}"), held)
+    (format!("http://{address}"), holder)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,8 +58,8 @@ async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
         service.signal("-TERM");
         assert!(service.end().await.success());
         let log = service.log();
-        let said = log.matches("did not take an export").count();
-        assert_eq!(said, 2, "once a signal, {protocol}: {log}");
+        let lines = log.matches("did not take an export").count();
+        assert_eq!(lines, 2, "once a signal, {protocol}: {log}");
     }
 }
 
@@ -91,11 +91,11 @@ async fn a_collector_that_never_answers_delays_neither_requests_nor_the_exit() {
         .await;
         let (good, failures) = load.stop().await;
         assert!(good > 0 && failures.is_empty(), "{protocol}: {failures:?}");
-        let told = Instant::now();
+        let signalled = Instant::now();
         service.signal("-TERM");
         assert!(service.end().await.success());
         // Far from the hour that an export may take, and far from a benchmark.
-        assert!(told.elapsed() < Duration::from_secs(15), "{protocol}");
+        assert!(signalled.elapsed() < Duration::from_secs(15), "{protocol}");
         assert!(service.log().contains("are given up"), "{}", service.log());
     }
 }

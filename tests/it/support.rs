@@ -5,7 +5,7 @@ mod load;
 mod port;
 mod process;
 mod proxy;
-#[expect(dead_code, reason = "shared with the tests of the emulator")]
+#[expect(dead_code, reason = "the emulator's tests share this file")]
 mod redis_cluster;
 mod redis_server;
 mod service;

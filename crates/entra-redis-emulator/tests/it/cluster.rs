@@ -264,9 +264,9 @@ async fn slots_move_under_load_and_no_key_is_lost() {
         let start = Instant::now();
         let mut rounds = 0;
         while rounds < 5 || (asked.load(Ordering::Relaxed) == 0 && start.elapsed() < LIMIT) {
-            rounds += 1;
             cluster.reshard(0, 1, slot..=slot + 1).await;
             cluster.reshard(1, 0, slot..=slot + 1).await;
+            rounds += 1;
         }
         is_moved.store(true, Ordering::Relaxed);
     };

@@ -19,8 +19,8 @@ fn the_parts_of_a_federated_credential_are_given_together() {
             .output()
             .expect("it starts");
         assert_eq!(refused.status.code(), Some(64));
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(said.contains("--federated-subject"), "{said}");
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(error.contains("--federated-subject"), "{error}");
     }
 }
 

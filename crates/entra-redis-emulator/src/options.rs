@@ -10,7 +10,7 @@ use crate::FederatedCredential;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusteringPolicy {
-    /// That of the server behind the proxy: `OSSCluster` if it is a node of a cluster, else `NoCluster`.
+    /// The policy of the server behind the proxy: `OSSCluster` if it is a node of a cluster, else `NoCluster`.
     #[default]
     OfServer,
     /// `EnterpriseCluster`: one endpoint that hides its shards. The server behind the proxy must not be a cluster, because

@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_one_row() {
-        // The last variant's number tells how many there are.
+        // The last variant's number is one less than their count.
         assert_eq!(ROWS.len(), Reason::WrongSubject as usize + 1);
         for (index, row) in ROWS.iter().enumerate() {
             assert_eq!(row.reason as usize, index, "{:?}", row.reason);

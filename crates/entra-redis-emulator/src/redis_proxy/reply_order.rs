@@ -1,7 +1,7 @@
 //! The order of replies on one connection: the gate's own between those of the server.
 //!
 //! For each command the gate reports who replies, the server or the gate itself. The server's bytes pass through in
-//! whatever pieces they arrive; only replies that may name a cluster's nodes, which are shard maps and errors, are held
+//! whatever pieces they arrive; only replies that may name a cluster's nodes, which are shard maps and errors, are kept back
 //! until they are complete, and rewritten by [`addresses`]. Pushes pass without being counted.
 //!
 //! After some commands (a RESP2 subscription, `MONITOR`) replies cannot be matched with commands: then
@@ -26,8 +26,8 @@ pub(super) struct MalformedReply;
 pub(super) struct ReplyOrder {
     expected: VecDeque<Expected>,
     reader: ReplyReader,
-    /// The beginning of a reply that is held until it is complete.
-    held: Option<Vec<u8>>,
+    /// The beginning of a reply that is kept back until it is complete.
+    partial: Option<Vec<u8>>,
     uncounted: bool,
 }
 
@@ -83,18 +83,21 @@ impl ReplyOrder {
     ) -> Result<(), MalformedReply> {
         loop {
             if !self.reader.is_inside() {
-                self.held = self.names_nodes(bytes).then(Vec::new);
+                self.partial = self.names_nodes(bytes).then(Vec::new);
             }
             let (end, map) = match self.reader.next(bytes) {
                 Progress::Incomplete => {
-                    self.held.as_mut().unwrap_or(out).extend_from_slice(bytes);
+                    self.partial
+                        .as_mut()
+                        .unwrap_or(out)
+                        .extend_from_slice(bytes);
                     return Ok(());
                 }
                 Progress::Reply(end) => (end, self.take_expected()),
                 Progress::Push(end) => (end, None),
                 Progress::Malformed => return Err(MalformedReply),
             };
-            match self.held.take() {
+            match self.partial.take() {
                 None => out.extend_from_slice(&bytes[..end]),
                 Some(mut reply) => {
                     reply.extend_from_slice(&bytes[..end]);
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_replies_that_name_nodes_are_held_and_rewritten() {
+    fn only_replies_that_name_nodes_are_kept_back_and_rewritten() {
         let proxy_of = |_: &str, _| Some(SocketAddr::from(([10, 0, 0, 4], 8501)));
         // A value that looks like a redirection is not one, and a push may come between the command and its map.
         let server = b"$12\r\n-MOVED 1 a:1\r\n>1\r\n+push\r\n*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$1\r\na\r\n:1\r\n$2\r\nid\r\n\

@@ -49,7 +49,7 @@ async fn valid_assertions_are_exchanged_and_others_get_the_error_of_entra_id() {
     let printed = |name: &str| azure.variables.iter().any(|(known, _)| *known == name);
     assert!(
         !printed("AZURE_FEDERATED_TOKEN_FILE"),
-        "it is not ours to write"
+        "the emulator is not the issuer"
     );
 
     let (rs256, es256) = (

@@ -292,7 +292,12 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
     secrets.are_not_in("an answer", &answers);
     secrets.are_not_in("the log", &log);
     let exported = exported(&collector);
-    for what in ["get token", "AUTH", "redis_auth", "told to stop"] {
+    for what in [
+        "get token",
+        "AUTH",
+        "redis_auth",
+        "received shutdown signal",
+    ] {
         assert!(exported.contains(what), "{what} was exported");
     }
     secrets.are_not_in("OTLP", &exported);

@@ -56,9 +56,9 @@ impl fmt::Display for LogField {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Timeout of a request as a whole.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Requests in progress above which the next is rejected.
-    pub concurrency: usize,
+    pub(crate) concurrency: usize,
 }
 
 /// Adds layers 2 and 3.

@@ -10,7 +10,7 @@
 //! - Redis stopped and started again: `redis`; from the start on: `start_stop::without_redis_at_start_…`.
 //! - All connections killed: `network::connections_reset_…`; the library's part alone:
 //!   `real_redis::connections_killed_under_load_fail_no_idempotent_command`.
-//! - AUTH refused, unanswered, or with a token that Redis accepts late: `sign_in`.
+//! - AUTH refused, unanswered, or with a token that Redis accepts late: `authentication`.
 //! - Entra ID away for 90 % of a token's life: `rotation::entra_failing_for_most_of_a_tokens_life_costs_no_request`; past
 //!   its expiry: `rotation::when_entra_stays_away_past_expiry_…`; away or hanging at start:
 //!   `start_stop::without_a_token_at_start_…`, `start_stop::service_resumes_soon_after_entra_stopped_hanging`.
@@ -24,12 +24,12 @@
 //! - A reply cut off after the command ran: `outcome`; the connection killed:
 //!   `real_redis::a_command_cut_off_is_outcome_unknown_…`.
 
+mod authentication;
 mod callers;
 mod clock;
 mod network;
 mod outcome;
 mod redis;
-mod sign_in;
 
 use std::{collections::BTreeMap, time::Duration};
 

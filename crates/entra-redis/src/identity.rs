@@ -12,12 +12,13 @@
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
-mod chain;
+
 #[doc(hidden)] // for `doctor`
 pub mod claims;
 mod credential;
 mod explain;
 mod refresh;
+mod selection;
 mod source;
 mod token;
 

@@ -1,7 +1,7 @@
 //! Azure's credential chain as one token source.
 //!
 //! # Invariants
-//! - The choice (see `chain`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
+//! - The choice (see `selection`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
 //!   as its node.
 //! - A configured credential that fails is retried, never skipped.
 
@@ -24,8 +24,8 @@ use tracing::{info, warn};
 
 use self::candidate::{probe_imds, reason};
 use super::{
-    chain::{self, Selection},
     claims,
+    selection::{self, Selection},
     source::{AccessToken, Error, Skipped, TokenSource},
 };
 use crate::{
@@ -112,7 +112,7 @@ impl AzureCredential {
                 .no_proxy()
                 .build()
                 .map_err(|source| Error::HttpClient(source.into()))?,
-            selection: chain::select(&identity),
+            selection: selection::select(&identity),
             identity,
             chosen: OnceLock::new(),
         };

@@ -150,26 +150,21 @@ impl AzureCredential {
     async fn choose(&self) -> Result<AzureToken, Error> {
         let mut skipped = Skipped::default();
         for &name in &self.selection.candidates {
-            let result = match name {
-                CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
-                    Ok(()) => {
-                        // It exists, so it is configured: from here on a failure is retried, not skipped.
-                        self.keep(name, &skipped);
-                        return self.request(name).await;
-                    }
-                    Err(reason) => Err(reason.to_owned()),
-                },
-                _ => {
-                    let result = self.request(name).await;
-                    result.map_err(|error| reason(name, &error))
+            if name == CredentialName::ManagedIdentityCredential {
+                if let Err(reason) = probe_imds(&self.local).await {
+                    skipped.push(name, reason.to_owned());
+                    continue;
                 }
-            };
-            match result {
+                // It exists, so it is configured: from here on a failure is retried, not skipped.
+                self.keep(name, &skipped);
+                return self.request(name).await;
+            }
+            match self.request(name).await {
                 Ok(token) => {
                     self.keep(name, &skipped);
                     return Ok(token);
                 }
-                Err(reason) => skipped.push(name, reason),
+                Err(error) => skipped.push(name, reason(name, &error)),
             }
         }
         Err(Error::Unavailable(self.all_reasons(skipped)))

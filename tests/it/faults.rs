@@ -4,7 +4,7 @@
 //! document within the request's deadline, and service resumes within 5 s of the end of the fault, without a restart.
 //! During all of it `/healthz` is 200 and nothing panics: [`MonitoredService`] checks that.
 //!
-//! What does not belong here: rotation without a fault (`rotation`), a cluster's faults (`cluster`), start and stop.
+//! Out of scope: rotation without a fault (`rotation`), a cluster's faults (`cluster`), start and stop.
 //!
 //! The faults, and where each is made:
 //! - Redis stopped and started again: `redis`; from the start on: `start_stop::without_redis_at_start_…`.
@@ -61,14 +61,13 @@ async fn ask(service: &MonitoredService) -> CallerResponse {
     let retry_after = header("retry-after");
     let is_problem = header("content-type").as_deref() == Some("application/problem+json");
     let body = answer.text().await.expect("the body is whole");
-    let problem = match is_problem {
-        true => {
-            let problem: Value = serde_json::from_str(&body).expect("it is JSON");
-            assert_eq!(problem["status"], status, "{body}");
-            let kind = problem["type"].as_str().expect("it is named");
-            kind.rsplit(':').next().unwrap_or_default().to_owned()
-        }
-        false => String::new(),
+    let problem = if is_problem {
+        let problem: Value = serde_json::from_str(&body).expect("it is JSON");
+        assert_eq!(problem["status"], status, "{body}");
+        let kind = problem["type"].as_str().expect("it is named");
+        kind.rsplit(':').next().unwrap_or_default().to_owned()
+    } else {
+        String::new()
     };
     assert_eq!(status == 200, problem.is_empty(), "{body}");
     CallerResponse {

@@ -8,7 +8,7 @@
 //! - The refresher never gives up.
 //! - A token stays published until it expires, whatever happens to its successor.
 //!
-//! Redis does not belong here: authenticating connections is the task of the `redis` module.
+//! Redis does not belong here: authenticating connections is the task of `pool`.
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
@@ -53,7 +53,7 @@ pub mod instruments {
         describe_gauge!(
             EXPIRY,
             Unit::Seconds,
-            "Expiry of the current token, in seconds since the epoch; absent until there was one"
+            "Expiry of the current token, in seconds since the epoch; absent before the first token"
         );
         describe_counter!(
             REFRESHES,

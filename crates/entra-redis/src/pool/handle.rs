@@ -309,7 +309,7 @@ impl Pool {
     ///
     /// # Errors
     /// Redis refused the AUTH, or did not reply within `limit`.
-    pub async fn reauthenticate(&self, limit: Duration) -> Result<(), Error> {
+    pub(crate) async fn reauthenticate(&self, limit: Duration) -> Result<(), Error> {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
         match (self.0.topology.seed.pick(), token) {
             (Some(connection), Some(token)) => {
@@ -322,7 +322,7 @@ impl Pool {
 
     /// Returns the primaries of a cluster that do not answer PING, each with the reason; for diagnosis. Dropping the future
     /// has no effect.
-    pub async fn unreachable_primaries(&self) -> Vec<(Endpoint, Error)> {
+    pub(crate) async fn unreachable_primaries(&self) -> Vec<(Endpoint, Error)> {
         match self.0.topology.resolved.get() {
             Some((_, Some(cluster))) => cluster.unreachable_primaries().await,
             _ => Vec::new(),

@@ -18,8 +18,10 @@ mod connection;
 mod error;
 mod handle;
 pub mod instruments;
+mod measure;
 mod node;
 mod policy;
+mod topology;
 mod trace;
 
 pub use self::{

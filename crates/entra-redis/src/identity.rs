@@ -8,13 +8,12 @@
 //! - The refresher never gives up.
 //! - A token stays published until it expires, whatever happens to its successor.
 //!
-//! Redis does not belong here: authenticating connections is the task of the `redis` module.
+//! Redis does not belong here: authenticating connections is the task of `pool`.
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
 mod chain;
-#[doc(hidden)] // for `doctor`
-pub mod claims;
+pub(crate) mod claims;
 mod credential;
 mod explain;
 mod refresh;
@@ -23,8 +22,9 @@ mod token;
 
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
+pub(crate) use self::credential::MAX_CLOCK_SKEW;
 pub use self::{
-    credential::{AzureCredential, MAX_CLOCK_SKEW, ManagedIdentity},
+    credential::{AzureCredential, ManagedIdentity},
     refresh::Refresher,
     source::{AccessToken, Error, FailureKind, Sanitised, Skipped, TokenSource},
     token::{Token, TokenInfo, TokenStatus, Tokens},

@@ -35,3 +35,7 @@ pub use self::{
     pool::{Connection, Error, Pool},
     secret::Secret,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
-"""What the documents tell a person to type: the commands in blocks of shell code, and those in the middle of a sentence.
+"""The commands that the documents show: those in blocks of shell code, and those in the middle of a sentence.
 
-tests/readme runs them or knows who does; tests/chart, tests/aks and tests/container-apps take their part of them from here,
-so that no command is one that nobody looked at. What does not belong here: what a command should do.
+tests/readme runs each of them or names the script that does; tests/chart, tests/aks and tests/container-apps read their share
+from here, so that no command is left unchecked. What a command should do does not belong here.
 """
 
 import re
@@ -14,24 +14,26 @@ CHART = "helm/entra-redis/README.md"
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "bash", "console")
-# What begins a command in the middle of a sentence. A script of tests/ is a whole command; of the others two words are.
+# The start of a command in the middle of a sentence: a script of tests/ alone, or a program with at least one more word.
 PROGRAM = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:tests/[a-z-]+(?: .+)?$|\.ci/run$|"
     r"(?:az|azd|cargo|chrt|curl|docker|entra-redis|env|export|git|helm|kubectl|podman|redis-cli|source|wrk) .)")
 
 
 def read():
-    names = [README, CHART, STEPS, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / ".github").glob("*.md"))]
+    """Returns the text of each document by its path."""
+    patterns = (".github/*.md", "crates/*/README.md", "docs/**/*.md")
+    names = [README, CHART, STEPS, *(str(path.relative_to(ROOT)) for one in patterns for path in sorted(ROOT.glob(one)))]
     return {name: (ROOT / name).read_text() for name in names}
 
 
 def blocks(text):
-    """Language and text of each block."""
+    """Returns language and text of each block."""
     return FENCED.findall(text)
 
 
 def shell_blocks(text):
-    """Of each block of shell code its commands, each on one line, without comments; a function of the shell's is one."""
+    """Yields the commands of each block of shell code, each on one line, without comments; a shell function counts as one."""
     for language, code in blocks(text):
         if language == "console":
             yield re.findall(r"^\$ (.+)$", code, re.MULTILINE)
@@ -42,11 +44,11 @@ def shell_blocks(text):
 
 
 def in_blocks(text):
-    """Each command of its blocks."""
+    """Returns every command in blocks."""
     return [command.removesuffix(" &") for commands in shell_blocks(text) for command in commands]
 
 
 def in_sentences(text):
-    """Each command between backticks."""
+    """Returns every command between backticks."""
     spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCED.sub("", text)))
     return [span for span in spans if PROGRAM.match(span)]

@@ -7,7 +7,6 @@
 //! 5. the handler.
 
 use std::{
-    fmt,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,15 +40,12 @@ const PROBE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The largest request body. No route of ours reads one; routes of a caller's own are bounded by their extractors as well.
 const LARGEST_BODY_BYTES: u64 = 64 * 1024;
 
-/// A field that a handler adds, as a response extension, to its request's line in the access log.
-#[derive(Debug, Clone)]
-pub(super) struct LogField(pub(super) &'static str, pub(super) String);
-
-impl fmt::Display for LogField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(name, value) = self;
-        write!(f, "{name}={value}")
-    }
+/// The fields that a handler adds, as a response extension, to its request's line in the access log. The names of a line's
+/// fields are fixed at compile time, so each field has its place here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AccessFields {
+    /// `sample.previous_visit`.
+    pub(super) previous_visit: Option<String>,
 }
 
 /// Limits of requests on the public listener.
@@ -184,7 +180,8 @@ fn log_access(method: &str, route: Option<&str>, response: &Response, took: Dura
         );
         return;
     }
-    let field = response.extensions().get::<LogField>();
+    let fields = response.extensions().get::<AccessFields>();
+    let previous_visit = fields.and_then(|fields| fields.previous_visit.as_deref());
     info!(
         target: ACCESS,
         {
@@ -192,7 +189,7 @@ fn log_access(method: &str, route: Option<&str>, response: &Response, took: Dura
             http.route = route,
             http.response.status_code = status,
             duration_s = took.as_secs_f64(),
-            detail = field.map(tracing::field::display),
+            sample.previous_visit = previous_visit,
         },
         "request completed"
     );

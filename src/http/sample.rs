@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Context, error::Problem, layers::LogField};
+use super::{Context, error::Problem, layers::AccessFields};
 
 pub(super) const PATH: &str = "/sample";
 
@@ -57,7 +57,9 @@ pub(super) async fn sample(
     context.visits.fetch_add(1, Ordering::Relaxed);
     // Another value under the key is returned as it is: the ASP.NET sample does the same.
     let previous_visit = previous.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let field = previous_visit.clone();
+    let fields = AccessFields {
+        previous_visit: previous_visit.clone(),
+    };
     let mut response = if prefers_json(&headers) {
         Json(PreviousVisit { previous_visit }).into_response()
     } else {
@@ -67,10 +69,7 @@ pub(super) async fn sample(
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    if let Some(time) = field {
-        let field = LogField("sample.previous_visit", time);
-        response.extensions_mut().insert(field);
-    }
+    response.extensions_mut().insert(fields);
     Ok(response)
 }
 

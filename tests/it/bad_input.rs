@@ -34,9 +34,9 @@ async fn run(pairs: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String
 async fn five_wrong_variables_are_five_lines_and_exit_code_64() {
     let pairs = [
         ("PORT", "http"),
+        ("REQUEST_TIMEOUT", "3"),
         ("REDIS_ENDPOINT", "rediss://user:pass@cache:6380"),
         ("REDIS_POOL_SIZE", "none"),
-        ("REQUEST_TIMEOUT", "3"),
         ("AZURE_TOKEN_CREDENTIALS", "password"),
     ];
     let (code, stdout, stderr) = run(&pairs, &[]).await;

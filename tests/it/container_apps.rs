@@ -54,7 +54,13 @@ async fn the_user_assigned_identity_authenticates_and_the_agent_learns_which_rep
 
     service.signal("-TERM");
     assert!(service.end().await.success());
-    assert!(service.log().contains("ManagedIdentityCredential is used"));
+    let selected = r#""credential.name":"ManagedIdentityCredential""#;
+    let log = service.log();
+    assert!(
+        log.lines()
+            .any(|line| line.contains("credential selected") && line.contains(selected)),
+        "{log}"
+    );
     // Log Analytics takes each line as text: every line is one JSON object with these.
     for line in service.log().lines() {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));

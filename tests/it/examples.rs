@@ -106,8 +106,12 @@ fn the_readme_shows_the_examples() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    let examples = ["own_route", "own_pool"].map(|name| {
-        let text = file(&format!("examples/{name}.rs"));
+    let examples = [
+        "examples/own_route.rs",
+        "crates/entra-redis/examples/own_pool.rs",
+    ]
+    .map(|path| {
+        let text = file(path);
         let (_, program) = text.split_once("\n\n").expect("a header");
         program.to_owned()
     });

@@ -16,10 +16,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .token_source(credential)
         .build()?;
 
-    pool.wait_connected().await; // as long as it takes; get() and query() fail fast with the reason
+    pool.wait_connected().await; // waits through failed attempts; get() and query() fail fast
     let visits: u64 = pool.query(redis::cmd("INCR").arg("visits")).await?; // at most once
     let again: u64 = pool
-        .query_idempotent(redis::cmd("GET").arg("visits")) // may be sent again
+        .query_idempotent(redis::cmd("GET").arg("visits")) // sent again if its connection is lost
         .await?;
     println!("visit {visits}; Redis has counted {again}");
 

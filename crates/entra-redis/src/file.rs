@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// The file cannot be read, or is larger than 4 MiB.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     // In one allocation where the length is known: growing would leave copies of a key in freed buffers.
     let length = file.metadata()?.len().min(MAX_BYTES) as usize;

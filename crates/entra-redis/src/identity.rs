@@ -12,9 +12,7 @@
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
-
-#[doc(hidden)] // for `doctor`
-pub mod claims;
+pub(crate) mod claims;
 mod credential;
 mod explain;
 mod refresh;
@@ -24,8 +22,9 @@ mod token;
 
 #[cfg(feature = "client-certificate")]
 pub use self::certificate::CertificateError;
+pub(crate) use self::credential::MAX_CLOCK_SKEW;
 pub use self::{
-    credential::{AzureCredential, MAX_CLOCK_SKEW, ManagedIdentity},
+    credential::{AzureCredential, ManagedIdentity},
     refresh::Refresher,
     source::{AccessToken, Error, FailureKind, Sanitised, Skipped, TokenSource},
     token::{Token, TokenInfo, TokenStatus, Tokens},

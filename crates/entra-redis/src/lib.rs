@@ -22,10 +22,9 @@ pub mod diagnostics;
 mod endpoint;
 pub mod env;
 pub mod error_chain;
-pub mod file;
+mod file;
 pub mod identity;
 pub mod pool;
-
 pub mod secret;
 pub mod tls;
 pub mod trace;
@@ -36,3 +35,7 @@ pub use self::{
     pool::{Connection, Error, Pool},
     secret::Secret,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,8 +18,10 @@ mod connection;
 mod error;
 mod handle;
 pub mod instruments;
+mod measure;
 mod node;
 mod policy;
+mod topology;
 mod trace;
 
 pub use self::{
@@ -30,8 +32,8 @@ pub use self::{
     policy::Clustering,
 };
 
-/// The steps of opening a connection one by one, for `doctor`.
-pub use self::node::transport::{dial, handshake, resolve};
+/// The steps of opening a connection one by one, for `diagnostics`.
+pub(crate) use self::node::transport::{dial, handshake, resolve};
 
 /// The driver whose commands, values and errors are part of this module's interface, for callers whose own `redis` is
 /// another version.

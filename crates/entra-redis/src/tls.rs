@@ -139,6 +139,7 @@ pub struct Roots {
 ///
 /// # Errors
 /// No certificate authority is trusted at all.
+#[doc(hidden)] // for entra-redis-service, which exports telemetry over https
 pub fn client_config(
     roots: &Roots,
     additional: Option<&CaCertificates>,

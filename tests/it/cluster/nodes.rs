@@ -124,7 +124,10 @@ async fn a_node_with_a_wrong_certificate_is_refused_and_the_fault_named() {
             (Ok(None), None) => {}
             (Err(Error::Unavailable(error)), Some(fault)) => {
                 let text = chain(&*error);
-                let address = format!("TLS with 127.0.0.1:{} failed", node.server.tls_port);
+                let address = format!(
+                    "TLS handshake with 127.0.0.1:{} failed",
+                    node.server.tls_port
+                );
                 assert!(
                     text.contains(fault) && text.contains(&address),
                     "{fault}: {text}"

@@ -116,7 +116,9 @@ async fn a_cluster_without_slots_is_waited_for() {
     let redis = RedisServer::start_with(None, &arguments).await;
     let pool = plain(redis.port).build().expect("no TLS");
     eventually("it is named", async || match pool.get().await {
-        Err(Error::Unavailable(error)) => error.to_string().ends_with("has no master for any slot"),
+        Err(Error::Unavailable(error)) => {
+            error.to_string().ends_with("has no primary for any slot")
+        }
         _ => false,
     })
     .await;

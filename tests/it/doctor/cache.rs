@@ -63,7 +63,10 @@ async fn a_policy_that_does_not_match_and_an_unavailable_primary_are_named() {
         &[("REDIS_CLUSTERING_POLICY", "OSSCluster")],
     );
     let forced = the_fault(&forced, "clustering", "failed").await;
-    contains_all(&forced, &["is no cluster", "unset REDIS_CLUSTERING_POLICY"]);
+    contains_all(
+        &forced,
+        &["is not a cluster", "unset REDIS_CLUSTERING_POLICY"],
+    );
 
     let azure = Azure::start(Options {
         redis: Some(single.address()),

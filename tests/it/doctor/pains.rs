@@ -42,7 +42,7 @@ const VARIES: [(&str, &str); 14] = [
     (r"\d of 2 connections", "N of 2 connections"),
     // Redis writes this and closes the connection; which of the two the client notices first is a race.
     (
-        r"(?m)((authentication at) 127\.0\.0\.1:PORT failed: ).*$",
+        r"(?m)(authentication with 127\.0\.0\.1:PORT failed: ).*$",
         "${1}CLOSED BY REDIS",
     ),
 ];

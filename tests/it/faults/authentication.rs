@@ -116,7 +116,7 @@ async fn while_no_authentication_is_answered_the_earlier_ones_serve() {
     let load = under_load(&service, 8).await;
     azure.controls.set_redis(RedisFault::HangAuth);
     eventually("one has tried, and a new one too", async || {
-        let new = service.log().contains("authentication at localhost");
+        let new = service.log().contains("authentication with localhost");
         reauths(&service, "failure").await >= 1.0 && new
     })
     .await;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 /// A token whose claims cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Not a JWT with a JSON object as its payload.
     #[error("the token is not a JWT")]
     NotAJwt,
@@ -21,30 +21,30 @@ pub enum Error {
 
 /// The claims of an access token, or of the assertion it is exchanged for; all optional, because nothing here judges them.
 #[derive(Deserialize)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// `oid`.
-    pub oid: Option<String>,
+    pub(crate) oid: Option<String>,
     /// `exp`.
     #[serde(default, deserialize_with = "seconds")]
-    pub exp: Option<u64>,
+    pub(crate) exp: Option<u64>,
     /// `nbf`.
     #[serde(default, deserialize_with = "seconds")]
-    pub nbf: Option<u64>,
+    pub(crate) nbf: Option<u64>,
     /// `tid`.
-    pub tid: Option<String>,
+    pub(crate) tid: Option<String>,
     /// `aud`.
     #[serde(default)]
-    pub aud: Audience,
+    pub(crate) aud: Audience,
     /// `iss`.
-    pub iss: Option<String>,
+    pub(crate) iss: Option<String>,
     /// `sub`.
-    pub sub: Option<String>,
+    pub(crate) sub: Option<String>,
 }
 
 /// One audience or several (RFC 7519, section 4.1.3).
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
-pub enum Audience {
+pub(crate) enum Audience {
     #[default]
     /// The claim is absent.
     None,
@@ -56,7 +56,7 @@ pub enum Audience {
 
 impl Audience {
     /// Returns every audience.
-    pub fn all(&self) -> &[String] {
+    pub(crate) fn all(&self) -> &[String] {
         match self {
             Self::None => &[],
             Self::One(one) => std::slice::from_ref(one),
@@ -69,7 +69,7 @@ impl Audience {
 ///
 /// # Errors
 /// The token is not a JWT with a JSON object as its payload.
-pub fn read(token: &str) -> Result<Claims, Error> {
+pub(crate) fn read(token: &str) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -101,16 +101,16 @@ pub(super) fn object_id(token: &str) -> Result<String, Error> {
 
 /// The difference between this machine's clock and Entra ID's, as far as a token just received shows it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Skew {
+pub(crate) struct Skew {
     /// The difference.
-    pub by: Duration,
+    pub(crate) by: Duration,
     /// This machine's clock is ahead.
-    pub ahead: bool,
+    pub(crate) ahead: bool,
 }
 
 impl Skew {
     /// Returns the skew in seconds, negative when this machine's clock is behind.
-    pub fn seconds(&self) -> i64 {
+    pub(crate) fn seconds(&self) -> i64 {
         let seconds = i64::try_from(self.by.as_secs()).unwrap_or(i64::MAX);
         if self.ahead { seconds } else { -seconds }
     }
@@ -125,7 +125,7 @@ impl fmt::Display for Skew {
 
 /// Returns the skew that a token just received shows. Compares the token's own times with `expires_at`, which was computed
 /// from this machine's clock where the response contained a lifetime, and with `now`.
-pub fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
+pub(crate) fn skew(token: &str, expires_at: SystemTime, now: SystemTime) -> Option<Skew> {
     let claims = read(token).ok()?;
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let (exp, nbf) = (claims.exp.and_then(at), claims.nbf.and_then(at));

@@ -44,7 +44,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(11);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest clock skew without a warning: Kerberos' customary tolerance, which Entra ID shares.
-pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// The credential that the environment configures, with requests through azure_identity.
 #[derive(Debug)]

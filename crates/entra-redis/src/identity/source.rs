@@ -184,7 +184,7 @@ impl Error {
     }
 
     /// Returns an error for a source of your own: takes the error's text, without anything that looks like a token.
-    pub fn other(error: &dyn std::error::Error) -> Self {
+    pub fn other(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Other(Sanitised::new(error))
     }
 
@@ -253,7 +253,7 @@ pub struct Sanitised(String);
 
 impl Sanitised {
     /// Takes the text of an error with its sources.
-    pub fn new(error: &dyn std::error::Error) -> Self {
+    pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
         Self(remove_tokens(&ErrorChain(error).to_string()))
     }
 }

@@ -1,22 +1,19 @@
 //! The builder of a pool: settings, their validation, the start of the tasks.
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    handle::{Inner, OPERATIONS, Pool, Topology},
+    handle::{Inner, Pool},
+    measure::Durations,
     node::{
         NodeFactory, NodeRegistry,
         connector::{Access, Credentials},
     },
     policy,
+    topology::Topology,
 };
 use crate::{
     env::{self, Auth, ClusteringPolicy},
@@ -212,7 +209,7 @@ impl Validated {
             registry,
             acquire_timeout: config.command_timeout,
             tokens,
-            durations: [const { OnceLock::new() }; OPERATIONS.len()],
+            durations: Durations::default(),
             tasks: tasks.tracker,
             ended: tasks.ended,
             _stop: tasks.stop.clone().drop_guard(),

@@ -68,7 +68,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// Redis refused the authentication, or the connection was lost during it.
-    #[error("authentication at {endpoint} failed")]
+    #[error("authentication with {endpoint} failed")]
     Authenticate {
         /// The address: the configured endpoint, or the one that a node of the cluster announces.
         endpoint: Endpoint,
@@ -142,7 +142,7 @@ impl fmt::Display for ConnectStep {
             Self::Resolve => "resolving",
             Self::Dial => "connecting to",
             Self::Tls => "the TLS handshake with",
-            Self::Authenticate => "authenticating at",
+            Self::Authenticate => "authenticating with",
         })
     }
 }

@@ -1,41 +1,30 @@
 //! The pool: get, query, probe, close.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use metrics::{Histogram, counter, histogram};
-use redis::{Arg, Cmd, FromRedisValue, Value};
-use tokio::{
-    sync::watch,
-    task::coop::consume_budget,
-    time::{Instant, timeout},
-};
+use metrics::counter;
+use redis::{Cmd, FromRedisValue, Value};
+use tokio::{task::coop::consume_budget, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tracing::{Instrument, Span, info};
+use tracing::Instrument;
 
 use super::{
     builder::Builder,
-    cluster::Cluster,
     connection::{Connection, Route},
     error::{ConnectError, Error},
     instruments,
-    node::{
-        Node, NodeFactory, NodeHandle, NodeRegistry, connection::is_unauthenticated,
-        maintainer::Availability,
-    },
-    policy::{self, Clustering, Decision},
-    trace::{command as command_span, record_code, waiting},
+    measure::{Durations, Measure},
+    node::{NodeHandle, NodeRegistry, connection::is_unauthenticated, maintainer::Availability},
+    policy::Clustering,
+    topology::Topology,
+    trace::{record_code, waiting},
 };
 use crate::{
-    env::{self, ClusteringPolicy, Endpoint},
+    env::{self, Endpoint},
     identity::{self, Tokens},
-    trace,
 };
 
 /// A pool of a few shared connections that stay authenticated.
@@ -53,56 +42,13 @@ pub(super) struct Inner {
     /// The longest time for which a caller waits for a connection that is being opened.
     pub(super) acquire_timeout: Duration,
     pub(super) tokens: Option<Tokens>,
-    pub(super) durations: [OnceLock<Histogram>; OPERATIONS.len()],
+    pub(super) durations: Durations,
     pub(super) tasks: TaskTracker,
     /// Cancelled when a task exits that must not.
     pub(super) ended: CancellationToken,
     pub(super) stop: CancellationToken,
     /// Cancels `stop` when the last handle is dropped.
     pub(super) _stop: DropGuard,
-}
-
-/// The destination of commands, once it is known: one endpoint or a cluster.
-pub(super) struct Topology {
-    /// The cache's endpoint.
-    seed: Arc<Node>,
-    resolved: OnceLock<(Clustering, Option<Arc<Cluster>>)>,
-    /// The reason why it is not resolved yet, if the server gives one. Changes when it is resolved.
-    unresolved: watch::Sender<Option<Arc<ConnectError>>>,
-}
-
-impl Topology {
-    pub(super) fn new(seed: Arc<Node>) -> Self {
-        Self {
-            seed,
-            resolved: OnceLock::new(),
-            unresolved: watch::Sender::new(None),
-        }
-    }
-
-    pub(super) fn resolve(&self, clustering: Clustering, cluster: Option<Arc<Cluster>>) {
-        info!(redis.clustering = %clustering, "clustering policy detected");
-        self.resolved.get_or_init(|| (clustering, cluster));
-        self.unresolved.send_replace(None);
-    }
-
-    /// Detects the clustering policy; in a cluster, then refreshes the slot map until dropped.
-    pub(super) async fn detect(self: Arc<Self>, policy: ClusteringPolicy, nodes: NodeFactory) {
-        let report = |error| {
-            self.unresolved.send_replace(error);
-        };
-        match policy::detect(policy, &self.seed, report).await {
-            Decision::OneEndpoint(clustering) => {
-                self.seed.grow(nodes.size);
-                self.resolve(clustering, None);
-            }
-            Decision::Cluster(clustering, ranges) => {
-                let cluster = Arc::new(Cluster::new(self.seed.clone(), nodes, &ranges));
-                self.resolve(clustering, Some(cluster.clone()));
-                match cluster.refresh_slots().await {}
-            }
-        }
-    }
 }
 
 /// Numbers of connections.
@@ -238,13 +184,8 @@ impl Pool {
         command: &Cmd,
         idempotent: bool,
     ) -> Result<T, Error> {
-        let measure = Measure {
-            inner: &self.0,
-            operation: operation(command),
-            started: Instant::now(),
-            span: command_span(&self.0.topology.seed.address, command),
-            error_type: Some("cancelled"),
-        };
+        let endpoint = &self.0.topology.seed.address;
+        let measure = Measure::start(&self.0.durations, endpoint, command);
         let executed = self.execute(command, idempotent);
         let result = match executed.instrument(measure.span.clone()).await {
             Ok(value) => T::from_redis_value(value).map_err(|e| Error::Command(e.into())),
@@ -309,7 +250,7 @@ impl Pool {
     ///
     /// # Errors
     /// Redis refused the AUTH, or did not reply within `limit`.
-    pub async fn reauthenticate(&self, limit: Duration) -> Result<(), Error> {
+    pub(crate) async fn reauthenticate(&self, limit: Duration) -> Result<(), Error> {
         let token = self.0.tokens.clone().and_then(|mut tokens| tokens.newest());
         match (self.0.topology.seed.pick(), token) {
             (Some(connection), Some(token)) => {
@@ -322,7 +263,7 @@ impl Pool {
 
     /// Returns the primaries of a cluster that do not answer PING, each with the reason; for diagnosis. Dropping the future
     /// has no effect.
-    pub async fn unreachable_primaries(&self) -> Vec<(Endpoint, Error)> {
+    pub(crate) async fn unreachable_primaries(&self) -> Vec<(Endpoint, Error)> {
         match self.0.topology.resolved.get() {
             Some((_, Some(cluster))) => cluster.unreachable_primaries().await,
             _ => Vec::new(),
@@ -385,60 +326,5 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool")
             .field("status", &self.status())
             .finish_non_exhaustive()
-    }
-}
-
-/// Records the duration of a command and closes its span, also if its caller drops the future.
-struct Measure<'a> {
-    inner: &'a Inner,
-    operation: usize,
-    started: Instant,
-    span: Span,
-    error_type: Option<&'static str>,
-}
-
-impl Measure<'_> {
-    fn end(mut self, error_type: Option<&'static str>) {
-        self.error_type = error_type;
-    }
-}
-
-impl Drop for Measure<'_> {
-    fn drop(&mut self) {
-        let name = OPERATIONS[self.operation];
-        match self.error_type {
-            None => self.inner.durations[self.operation]
-                .get_or_init(
-                    || histogram!(instruments::OPERATION_DURATION, "db_operation_name" => name),
-                )
-                .record(self.started.elapsed()),
-            Some(error_type) => {
-                trace::failed(&self.span, error_type);
-                histogram!(
-                    instruments::OPERATION_DURATION,
-                    "db_operation_name" => name,
-                    "error_type" => error_type
-                )
-                .record(self.started.elapsed());
-            }
-        }
-    }
-}
-
-/// Values of the `db_operation_name` label, a closed set: the usual commands, and one name for the rest.
-pub(super) const OPERATIONS: [&str; 17] = [
-    "SET", "GET", "PING", "DEL", "EXISTS", "EXPIRE", "INCR", "MGET", "MSET", "HGET", "HSET",
-    "HGETALL", "LPUSH", "RPOP", "XADD", "EVAL", "_OTHER",
-];
-
-/// Returns the index of a command in [`OPERATIONS`].
-fn operation(command: &Cmd) -> usize {
-    let other = OPERATIONS.len() - 1;
-    match command.args_iter().next() {
-        Some(Arg::Simple(name)) => OPERATIONS
-            .iter()
-            .position(|known| known.as_bytes().eq_ignore_ascii_case(name))
-            .unwrap_or(other),
-        _ => other,
     }
 }

@@ -21,7 +21,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
 
 /// Resolves a name to at least one address.
-pub async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(crate) async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
     let resolve_error = |source| ConnectError::Resolve {
         endpoint: address.clone(),
         source,
@@ -35,7 +35,10 @@ pub async fn resolve(address: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError
 }
 
 /// Connects to the first of the addresses that accepts; otherwise returns the last one's error.
-pub async fn dial(address: &Endpoint, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
+pub(crate) async fn dial(
+    address: &Endpoint,
+    addresses: &[SocketAddr],
+) -> Result<TcpStream, ConnectError> {
     let mut latest = io::Error::other("the name has no address");
     for candidate in addresses {
         match TcpStream::connect(candidate)
@@ -53,7 +56,7 @@ pub async fn dial(address: &Endpoint, addresses: &[SocketAddr]) -> Result<TcpStr
 }
 
 /// Performs the TLS handshake with the server at `address`, whose certificate must be for the name of `endpoint`.
-pub async fn handshake(
+pub(crate) async fn handshake(
     endpoint: &Endpoint,
     address: &Endpoint,
     config: &Arc<ClientConfig>,

@@ -217,7 +217,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             &["CONFIG", "SET", "maxmemory", "0"],
         ),
         (
-            "ReadOnly",
+            "READONLY",
             &["REPLICAOF", "127.0.0.1", "1"],
             &["REPLICAOF", "NO", "ONE"],
         ),
@@ -231,7 +231,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             "{code}"
         );
         assert_eq!(response.retry_after.as_deref(), Some("5"));
-        eventually("the log has Redis' own words", async || {
+        eventually("the log has Redis' error code", async || {
             service.log().contains(code)
         })
         .await;

@@ -158,11 +158,11 @@ fn slot_name(slot: Option<u16>) -> String {
 ///
 /// Servers repeat the arguments of commands that they do not know, and redis-rs repeats replies that it does not expect:
 /// neither is in here.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(Answer);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     /// An error reply: its code, and its text without arguments.
     Error(Box<str>, Option<Box<str>>),

@@ -161,8 +161,8 @@ impl Cluster {
             let result = request.send(&mut connection, asking).await;
             let not_run = reported_by(&result, request, &node.address);
             let is_expired = not_run.is_some()
-                && Instant::now()
-                    >= *deadline.get_or_insert_with(|| Instant::now() + self.acquire_timeout);
+                && *deadline.get_or_insert_with(|| Instant::now() + self.acquire_timeout)
+                    <= Instant::now();
             let result = result.map_err(Error::of);
             let may_have_run = result.as_ref().is_err_and(Error::may_have_run);
             let (next, is_map_old) = next(&mut progress, not_run, may_have_run, is_expired);

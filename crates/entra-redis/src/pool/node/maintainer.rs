@@ -188,9 +188,10 @@ impl Maintainer {
 
     /// Drops connections that have closed; deadpool finds them closed and forgets them.
     fn drop_closed(&mut self) {
-        let now = Instant::now();
         for lost in self.connections.extract_if(.., |object| !object.is_open()) {
+            // The age is read before the clock: one opened after the latest loss must appear younger than that loss.
             let age = lost.state.age();
+            let now = Instant::now();
             self.state.record(Event::Lost { age }, now, fastrand::f64());
         }
     }

@@ -42,7 +42,7 @@ pub(super) enum Combine {
     ByKey,
 }
 
-/// The length of the longest command name in the table.
+/// At least the length of each command name in the table: longer ones are not compared with it.
 const LONGEST_NAME: usize = 16;
 
 /// Returns the routing target of `command`.

@@ -265,8 +265,17 @@ mod tests {
         for (not_run, may_have_run, is_expired, step, is_map_old) in [
             (None, false, false, Next::Finish, false),
             (None, true, false, Next::Finish, true),
+            (None, true, true, Next::Finish, true),
             (moved(), false, true, Next::Finish, false),
+            (ask(), false, true, Next::Finish, false),
             (Some(NotRun::NotReady), false, true, Next::Finish, false),
+            (
+                Some(NotRun::Unauthenticated),
+                false,
+                true,
+                Next::Finish,
+                false,
+            ),
             (
                 Some(NotRun::Unauthenticated),
                 false,
@@ -302,20 +311,64 @@ mod tests {
         }
     }
 
-    #[test]
-    fn redirections_in_a_row_and_repetitions_get_growing_pauses() {
+    /// Returns the pauses of a delivery that gets these replies, in milliseconds.
+    fn pauses(replies: impl IntoIterator<Item = NotRun>) -> Vec<Option<u128>> {
         let mut progress = Progress::default();
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            let not_run = Some(NotRun::Redirected(redirection(false)));
-            match next(&mut progress, not_run, false, false).0 {
-                Next::Repeat { pause, .. } => pauses.push(pause.map(|pause| pause.as_millis())),
+        let replies = replies.into_iter();
+        let pauses = replies.map(|not_run| {
+            let is_map_old = !matches!(
+                not_run,
+                NotRun::Unauthenticated | NotRun::Redirected(Redirection { asking: true, .. })
+            );
+            let (step, found) = next(&mut progress, Some(not_run), false, false);
+            assert_eq!(found, is_map_old, "after {progress:?}");
+            match step {
+                Next::Repeat { pause, .. } => pause.map(|pause| pause.as_millis()),
                 Next::Finish => panic!("the deadline has not passed"),
             }
+        });
+        pauses.collect()
+    }
+
+    #[test]
+    fn redirections_in_a_row_and_repetitions_get_growing_pauses() {
+        let growing = [2, 4, 8, 16, 32, 64, 100, 100].map(Some);
+        assert_eq!(pauses(vec![NotRun::NotReady; 8]), growing);
+        for asking in [false, true] {
+            let found = pauses(vec![NotRun::Redirected(redirection(asking)); 12]);
+            assert_eq!(found[..4], [None; 4], "asking {asking}");
+            assert_eq!(found[4..], growing, "asking {asking}");
         }
-        let expected = [2, 4, 8, 16, 32, 64, 100, 100].map(Some);
-        assert_eq!(pauses[..4], [None; 4]);
-        assert_eq!(pauses[4..], expected);
+    }
+
+    #[test]
+    fn a_delivery_counts_redirections_and_pauses_across_other_replies() {
+        use NotRun::{NotReady, Unauthenticated};
+        let moved = || NotRun::Redirected(redirection(false));
+        let ask = || NotRun::Redirected(redirection(true));
+        let replies = [
+            moved(),
+            ask(),
+            NotReady,
+            Unauthenticated,
+            moved(),
+            ask(),
+            Unauthenticated,
+            moved(),
+            NotReady,
+        ];
+        let expected = [
+            None,
+            None,
+            Some(2),
+            None,
+            None,
+            None,
+            None,
+            Some(4),
+            Some(8),
+        ];
+        assert_eq!(pauses(replies), expected);
     }
 
     #[test]

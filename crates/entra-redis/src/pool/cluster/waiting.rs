@@ -145,6 +145,14 @@ mod tests {
             (Some(Availability::Closed), false, "Pending no primary"),
             (None, false, "Pending no primary"),
             (None, true, "Pending no primary"),
+            // A node reports the end of the pool itself.
+            (Some(Availability::Open), true, "Connected"),
+            (Some(Availability::Opening), true, "Pending opening"),
+            (
+                Some(Availability::Failing(flapping())),
+                true,
+                "Pending unavailable",
+            ),
         ] {
             let row = format!("{availability:?}, stopped {is_stopped}");
             // The pool is closed in no other row, so that its label marks the missing primary.
@@ -160,11 +168,13 @@ mod tests {
 
     #[test]
     fn a_refresh_ends_a_wait_unless_a_connection_is_being_opened() {
+        let endpoint = crate::env::Endpoint::announced("10.0.0.4", 8501);
+        let unavailable = Error::Unavailable(Arc::new(ConnectError::Flapping { endpoint }));
         for (was_answered, error, expected) in [
             (true, Error::Opening, AfterRefresh::Route),
-            (true, Error::NoToken, AfterRefresh::Route),
+            (true, unavailable.clone(), AfterRefresh::Route),
             (false, Error::Opening, AfterRefresh::Wait),
-            (false, Error::NoToken, AfterRefresh::Fail),
+            (false, unavailable, AfterRefresh::Fail),
         ] {
             assert_eq!(after_refresh(was_answered, &error), expected, "{error}");
         }

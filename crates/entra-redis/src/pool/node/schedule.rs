@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::super::error::Error;
 
-/// The backoff between attempts to open a connection, doubled with each failure; the jitter takes 10 % to 100 % of it.
-/// Service must resume within 5 s of Redis' return, so the longest stays well below that.
+/// The backoff between attempts to open a connection, doubled with each failure, the first included; the jitter leaves
+/// 10 % to 100 % of it. Service must resume within 5 s of Redis' return, so the longest stays well below that.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -299,6 +299,7 @@ mod tests {
             ("second failure", 1, vec![(0, failed(1)), (110, failed(1))], 110, BackOff(Some(330)), "failing"),
             ("backoff is bounded", 1, many_failures(), 0, BackOff(Some(1100)), "failing"),
             ("success ends the row", 1, vec![(0, failed(1)), (0, failed(1)), (110, Opened), (900, lost(790)), (900, failed(1))], 900, BackOff(Some(1010)), "opening"),
+            ("success ends the backoff", 2, vec![(0, failed(1)), (50, Opened)], 50, Pace(70), "open"),
             ("a further one fails", 2, vec![(0, Opened), (20, failed(600))], 30, BackOff(Some(130)), "open"),
             ("then the first is lost", 2, vec![(0, Opened), (20, failed(600)), (500, lost(500))], 500, Open, "opening"),
             ("one of two is lost", 3, vec![(0, Opened), (20, Opened), (40, failed(1)), (500, lost(500))], 40, BackOff(Some(150)), "open"),
@@ -312,6 +313,7 @@ mod tests {
             ("two in a row", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10))], 110, BackOff(Some(330)), "failing"),
             ("retried", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10))], 330, Open, "failing"),
             ("three in a row", 1, vec![(0, Opened), (9, lost(9)), (10, Opened), (19, lost(9)), (300, Opened), (310, lost(10))], 310, BackOff(Some(750)), "failing"),
+            ("then an attempt fails", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10)), (330, failed(1))], 330, BackOff(Some(770)), "failing"),
             ("two at once are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (50, lost(30))], 50, Open, "opening"),
             ("two that overlap are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (60, lost(40))], 60, Open, "opening"),
             ("a long life ends the row", 1, vec![(0, Opened), (50, lost(50)), (60, Opened), (160, lost(100)), (170, Opened), (180, lost(10))], 180, Open, "opening"),
@@ -320,5 +322,39 @@ mod tests {
         for (case, wanted, events, now, action, availability) in table {
             assert_eq!(play(wanted, events, now), (action, availability), "{case}");
         }
+    }
+
+    #[test]
+    fn jitter_leaves_at_least_a_tenth_of_a_backoff_and_half_of_a_pause() {
+        let now = Instant::now();
+        for (jitter, backoff, pause) in [(0.0, 20, 10), (0.5, 110, 20), (1.0, 200, 30)] {
+            assert_eq!(
+                super::backoff(1, jitter),
+                millis(backoff),
+                "jitter {jitter}"
+            );
+            let mut state = State::default();
+            state.record(Event::Opened, now, jitter);
+            let until = now + millis(pause);
+            assert_eq!(
+                state.next(2, now),
+                Action::Pace { until },
+                "jitter {jitter}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_node_flaps_only_while_it_lacks_connections_and_has_no_failure() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for lost_at in [10, 20] {
+            state.record(Event::Opened, now, JITTER);
+            state.record(lost(1), now + millis(lost_at), JITTER);
+        }
+        assert!(state.is_flapping(1));
+        assert!(!state.is_flapping(0), "none is wanted");
+        state.record(failed(1), now + millis(20), JITTER);
+        assert!(!state.is_flapping(1), "an attempt has failed already");
     }
 }

@@ -4,7 +4,7 @@
 //! - The policy is decided once in a pool's life, as soon as a connection to the endpoint is authenticated, and only by a
 //!   reply: slots mean a cluster, a refusal means one endpoint. Without a reply, or after a temporary one, the server is
 //!   asked again.
-//! - [`judge`] decides and does nothing; [`detect`] asks and decides nothing.
+//! - [`judge`] decides and has no side effects; [`detect`] asks and leaves the decision to it.
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -244,10 +244,10 @@ mod tests {
     use super::*;
 
     fn reply(resp: &str) -> Option<Value> {
-        Some(redis::parse_redis_value(resp.as_bytes()).expect("RESP"))
+        Some(redis::parse_redis_value(resp.as_bytes()).expect("a RESP value"))
     }
 
-    /// The decision in short, or the error.
+    /// Returns a short text of the decision or the error.
     fn judged(policy: ClusteringPolicy, reply: Option<Value>) -> String {
         let endpoint = Endpoint::announced("name.region.redis.azure.net", 10000);
         match judge(policy, &endpoint, reply) {

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - A request is sent again only if Redis did not run it. [`not_run`] has the list of replies that report this.
-//! - [`next`] decides and does nothing; [`Cluster::deliver`] acts and decides nothing.
+//! - [`next`] decides and has no side effects; [`Cluster::deliver`] acts and leaves the decision to it.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,7 +25,7 @@ use crate::env::Endpoint;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Redirections in a row that are followed without a pause. A slot on its way to another node usually causes two.
+/// Redirections in a row that are followed without a pause. A slot that is being migrated usually causes two.
 const REDIRECTIONS_AT_ONCE: u32 = 4;
 
 /// The destination of a request.
@@ -43,7 +43,7 @@ pub(super) enum Destination<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Redirection {
     pub(super) address: Endpoint,
-    /// The slot is on its way there: the node serves only a command behind ASKING.
+    /// The slot is being migrated there: the node serves it only behind ASKING.
     pub(super) asking: bool,
 }
 
@@ -257,9 +257,10 @@ mod tests {
         }
     }
 
-    /// Each row: the reason why the request was not run, its fate otherwise, the deadline; the step, and an old map.
+    /// Each row: the reason why the request did not run, whether it may have run, whether the deadline has passed; the
+    /// step, and whether the slot map may be old.
     #[test]
-    fn a_step_follows_from_the_reply() {
+    fn the_next_step_follows_from_the_reply() {
         let moved = || Some(NotRun::Redirected(redirection(false)));
         let ask = || Some(NotRun::Redirected(redirection(true)));
         for (not_run, may_have_run, is_expired, step, is_map_old) in [
@@ -311,7 +312,7 @@ mod tests {
         }
     }
 
-    /// Returns the pauses of a delivery that gets these replies, in milliseconds.
+    /// Returns the pauses after these replies to one request, in milliseconds.
     fn pauses(replies: impl IntoIterator<Item = NotRun>) -> Vec<Option<u128>> {
         let mut progress = Progress::default();
         let replies = replies.into_iter();

@@ -58,7 +58,7 @@ fn after_refresh(was_answered: bool, error: &Error) -> AfterRefresh {
         _ if was_answered => AfterRefresh::Route,
         // An attempt is in progress; the node reports its end.
         Error::Opening => AfterRefresh::Wait,
-        // No node of the cluster answers: waiting is of no use.
+        // No node of the cluster answers: waiting cannot help.
         _ => AfterRefresh::Fail,
     }
 }
@@ -145,7 +145,7 @@ mod tests {
             (Some(Availability::Closed), false, "Pending no primary"),
             (None, false, "Pending no primary"),
             (None, true, "Pending no primary"),
-            // A node reports the end of the pool itself.
+            // The pool's end reaches the wait when the node reports that it is closed.
             (Some(Availability::Open), true, "Connected"),
             (Some(Availability::Opening), true, "Pending opening"),
             (

@@ -86,7 +86,7 @@ pub enum Error {
     Pool(#[from] pool::BuildError),
     /// A task that must outlive the service exited: a bug.
     #[error("a background task exited unexpectedly")]
-    TaskEnded,
+    TaskExited,
 }
 
 /// The service, bound and not started.
@@ -141,7 +141,8 @@ impl App {
     ///
     /// ```
     /// use axum::{Router, extract::State, routing::post};
-    /// use entra_redis_service::{http::Problem, redis::Pool};
+    /// use entra_redis::pool::Pool;
+    /// use entra_redis_service::http::Problem;
     ///
     /// async fn visit(State(pool): State<Pool>) -> Result<String, Problem> {
     ///     let visits: u64 = pool.query(redis::cmd("INCR").arg("visits")).await?;
@@ -253,8 +254,8 @@ impl Running {
         self.lifecycle.enter(Phase::Serving);
         tokio::select! {
             () = stop => Ok(()),
-            () = self.tasks.exited.cancelled() => Err(Error::TaskEnded),
-            () = self.pool.ended() => Err(Error::TaskEnded),
+            () = self.tasks.exited.cancelled() => Err(Error::TaskExited),
+            () = self.pool.ended() => Err(Error::TaskExited),
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) struct EmulatorOptions {
     /// A real Redis behind the emulated proxy, without TLS or password; default: an in-memory store
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(super) redis: Option<String>,
-    /// Clustering policy of the emulated Redis, in Azure's words; default: that of the server behind it
+    /// Clustering policy of the emulated Redis, by Azure's name; default: that of the server behind it
     #[arg(long, value_name = "POLICY", value_parser = clustering_policy())]
     clustering_policy: Option<ClusteringPolicy>,
     #[command(flatten)]

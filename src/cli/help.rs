@@ -125,10 +125,10 @@ Output:
         earlier step failed, · not applicable), with the cause and the fix of
         what is wrong
   json  one document with the same findings: step, outcome, observed, cause, fix
-  No token, key or assertion is in either.
+  Neither contains a token, a key or an assertion.
 
 Environment:
-  That of the service: see `entra-redis config`.
+  The variables of the service: see `entra-redis config`.
   NO_COLOR=1 or TERM=dumb disables colours; output to a pipe has none.
 
 Exit codes:

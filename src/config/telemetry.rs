@@ -78,53 +78,20 @@ pub(super) fn telemetry(
     roots: Roots,
     warnings: &mut Vec<Warning>,
 ) -> Telemetry {
-    let raw: TelemetryVariables = environment.section();
-    let disabled = parser.defaulted("OTEL_SDK_DISABLED", raw.otel_sdk_disabled, parse::boolean);
-    let all = AllSignals {
-        endpoint: parser.optional(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            environment.value("OTEL_EXPORTER_OTLP_ENDPOINT"),
-            parse::collector_of_all,
-        ),
-        protocol: parser.defaulted(
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-            environment.value("OTEL_EXPORTER_OTLP_PROTOCOL"),
-            protocol,
-        ),
-        timeout: parser.defaulted(
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-            environment.value("OTEL_EXPORTER_OTLP_TIMEOUT"),
-            parse::milliseconds,
-        ),
-    };
-    parser.optional(
-        "OTEL_EXPORTER_OTLP_HEADERS",
-        environment.value("OTEL_EXPORTER_OTLP_HEADERS"),
-        parse::headers,
+    let mut raw: TelemetryVariables = environment.section();
+    let disabled = parser.defaulted(
+        "OTEL_SDK_DISABLED",
+        raw.otel_sdk_disabled.take(),
+        parse::boolean,
     );
+    let all = AllSignals::read(parser, environment);
     let mut signal = |signal: &Signal| {
         let otlp = all.signal(parser, environment, signal, warnings);
         otlp.filter(|_| !disabled)
     };
     let (traces, logs, metrics) = (signal(&TRACES), signal(&LOGS), signal(&METRICS));
 
-    // Read by the SDK, which ignores invalid values: checked here nevertheless.
-    let attributes = raw.otel_resource_attributes;
-    parser.optional("OTEL_RESOURCE_ATTRIBUTES", attributes, parse::attributes);
-    parser.defaulted("OTEL_TRACES_SAMPLER", raw.otel_traces_sampler, sampler);
-    let share = raw.otel_traces_sampler_arg;
-    parser.defaulted("OTEL_TRACES_SAMPLER_ARG", share, parse::share);
-    for (name, value) in [
-        ("OTEL_BSP_SCHEDULE_DELAY", raw.otel_bsp_schedule_delay),
-        ("OTEL_BLRP_SCHEDULE_DELAY", raw.otel_blrp_schedule_delay),
-        (
-            "OTEL_METRIC_EXPORT_INTERVAL",
-            raw.otel_metric_export_interval,
-        ),
-    ] {
-        parser.defaulted(name, value, parse::milliseconds);
-    }
-
+    check_sdk_variables(parser, &raw);
     Telemetry {
         log_format: parser.optional("LOG_FORMAT", raw.log_format, log_format),
         log_filter: parser.defaulted("RUST_LOG", raw.rust_log, log_filter),
@@ -148,6 +115,26 @@ pub(super) fn telemetry(
     }
 }
 
+/// Checks the variables that the SDK reads itself: it ignores invalid values.
+fn check_sdk_variables(parser: &mut Parser<'_>, raw: &TelemetryVariables) {
+    let attributes = raw.otel_resource_attributes.clone();
+    parser.optional("OTEL_RESOURCE_ATTRIBUTES", attributes, parse::attributes);
+    let name = raw.otel_traces_sampler.clone();
+    parser.defaulted("OTEL_TRACES_SAMPLER", name, sampler);
+    let share = raw.otel_traces_sampler_arg.clone();
+    parser.defaulted("OTEL_TRACES_SAMPLER_ARG", share, parse::share);
+    for (name, value) in [
+        ("OTEL_BSP_SCHEDULE_DELAY", &raw.otel_bsp_schedule_delay),
+        ("OTEL_BLRP_SCHEDULE_DELAY", &raw.otel_blrp_schedule_delay),
+        (
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            &raw.otel_metric_export_interval,
+        ),
+    ] {
+        parser.defaulted(name, value.clone(), parse::milliseconds);
+    }
+}
+
 /// The settings for all signals.
 struct AllSignals {
     endpoint: Option<String>,
@@ -156,6 +143,21 @@ struct AllSignals {
 }
 
 impl AllSignals {
+    fn read(parser: &mut Parser<'_>, environment: &Environment) -> Self {
+        let value = |name| environment.value(name);
+        let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let protocol_name = "OTEL_EXPORTER_OTLP_PROTOCOL";
+        let timeout = "OTEL_EXPORTER_OTLP_TIMEOUT";
+        let headers = "OTEL_EXPORTER_OTLP_HEADERS";
+        let all = Self {
+            endpoint: parser.optional(endpoint, value(endpoint), parse::collector_of_all),
+            protocol: parser.defaulted(protocol_name, value(protocol_name), protocol),
+            timeout: parser.defaulted(timeout, value(timeout), parse::milliseconds),
+        };
+        parser.optional(headers, value(headers), parse::headers);
+        all
+    }
+
     /// Returns the export of one signal; `None` if it is not exported.
     fn signal(
         &self,

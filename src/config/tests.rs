@@ -66,7 +66,7 @@ fn empty_means_unset() {
         ("AZURE_CLIENT_ID", ""),
         ("PORT", ""),
     ])
-    .expect("nothing is wrong");
+    .expect("a valid configuration");
     assert_eq!(config.identity.client_id, None);
     assert_eq!(config.http.public.port(), 8080);
 }
@@ -76,7 +76,8 @@ fn a_key_is_required_with_auth_key_and_warned_about_without() {
     let endpoint = ("REDIS_ENDPOINT", "localhost:6379");
     let error = config(&[endpoint, ("REDIS_AUTH", "key")]).expect_err("no key");
     assert_eq!(error.faults()[0].variable, "REDIS_KEY");
-    let config = config(&[endpoint, ("REDIS_KEY", "k"), ("REDIS_TSL", "true")]).expect("fine");
+    let config = config(&[endpoint, ("REDIS_KEY", "k"), ("REDIS_TSL", "true")])
+        .expect("a valid configuration");
     assert_eq!(
         config.warnings,
         [
@@ -95,7 +96,7 @@ fn a_command_timeout_above_the_requests_is_warned_about() {
             ("REQUEST_TIMEOUT", request),
             ("REDIS_COMMAND_TIMEOUT", command),
         ];
-        config(&limits).expect("fine").warnings
+        config(&limits).expect("a valid configuration").warnings
     };
     assert_eq!(limits("2s", "1999ms"), []);
     assert_eq!(limits("2s", "2s"), [Warning::CommandOutlastsRequest]);
@@ -120,7 +121,7 @@ fn kubernetes_own_variables_cause_no_warning() {
         ("REDIS_SERVICE_HOST", "10.0.0.1"),
         ("REDIS_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
     ])
-    .expect("fine");
+    .expect("a valid configuration");
     assert_eq!(config.warnings, []);
 }
 
@@ -173,12 +174,15 @@ fn a_log_filter_that_would_silence_everything_is_a_fault() {
 #[test]
 fn nothing_is_exported_unless_an_endpoint_is_set() {
     let endpoint = ("REDIS_ENDPOINT", "localhost:1");
-    let plain = config(&[endpoint]).expect("fine").telemetry;
+    let plain = config(&[endpoint])
+        .expect("a valid configuration")
+        .telemetry;
     assert_eq!(
         (plain.traces, plain.logs, plain.metrics),
         (None, None, None)
     );
-    let asked = config(&[endpoint, ("OTEL_METRICS_EXPORTER", "otlp")]).expect("fine");
+    let asked =
+        config(&[endpoint, ("OTEL_METRICS_EXPORTER", "otlp")]).expect("a valid configuration");
     assert_eq!(asked.telemetry.metrics, None);
     let warning = Warning::NoOtlpEndpoint("OTEL_METRICS_EXPORTER");
     assert_eq!(asked.warnings, [warning]);
@@ -198,7 +202,7 @@ fn a_signals_own_variables_take_precedence_and_http_adds_its_path() {
         ("OTEL_LOGS_EXPORTER", "otlp"),
         ("OTEL_METRICS_EXPORTER", "otlp"),
     ]);
-    let telemetry = telemetry.expect("fine").telemetry;
+    let telemetry = telemetry.expect("a valid configuration").telemetry;
     let otlp = |endpoint: &str, protocol| {
         Some(Otlp {
             endpoint: endpoint.to_owned(),
@@ -226,7 +230,7 @@ fn a_disabled_sdk_exports_nothing() {
         ("OTEL_LOGS_EXPORTER", "otlp"),
         ("OTEL_SDK_DISABLED", "TRUE"),
     ]);
-    let telemetry = telemetry.expect("fine").telemetry;
+    let telemetry = telemetry.expect("a valid configuration").telemetry;
     assert_eq!((telemetry.traces, telemetry.logs), (None, None));
 }
 

@@ -40,7 +40,7 @@ async fn reauthenticate(config: &Config, pool: &Pool, username: &str) -> Result<
                 ErrorChain(&error)
             ),
             "connections would be closed when their first token expires",
-            "connect to the cache directly: look for a proxy in between that does not pass AUTH on",
+            "connect to the cache directly: look for a proxy in between that does not forward AUTH",
         )
     })
 }
@@ -72,7 +72,7 @@ fn explain(config: &Config, fault: &Fault, username: Option<&str>) -> (String, S
             "unset REDIS_AUTH to authenticate with Entra ID, or set REDIS_AUTH=key and REDIS_KEY",
         ),
         ("WRONGPASS" | "NOAUTH", None, _) => (
-            "the cache requires other credentials than those of REDIS_AUTH",
+            "the cache does not accept the credentials that REDIS_AUTH selects",
             "check REDIS_KEY, and whether access keys are disabled (then set REDIS_AUTH=entra)",
         ),
         // The reply to AUTH of a server without a password.

@@ -76,7 +76,7 @@ fn fix(error: &Error) -> &'static str {
         | Fault::NoCommonTls
         | Fault::NotTls
         | Fault::HandshakeFailed => {
-            "the node's certificate must be for the endpoint's name: look for something in between that responds in its place"
+            "the node's certificate must be valid for the endpoint's name: look for a proxy or firewall that terminates TLS in between"
         }
         _ => {
             "allow outbound traffic to the ports of the nodes, 8500 to 8599 in Azure, beside that of the endpoint; if they are open, check the cache's state"

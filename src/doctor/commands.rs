@@ -107,7 +107,7 @@ pub(super) fn explain(code: &str) -> (&'static str, &'static str) {
     match code {
         "OOM" => (
             "the cache is full and evicts nothing",
-            "choose a larger cache or an eviction policy such as VolatileLRU, or set expiry times on keys",
+            "use a larger cache or an eviction policy such as VolatileLRU, or set expiry times on keys",
         ),
         "READONLY" => (
             "this is a replica: the cache is failing over, or the endpoint is a replica's",
@@ -115,7 +115,7 @@ pub(super) fn explain(code: &str) -> (&'static str, &'static str) {
         ),
         "BUSY" => (
             "a script blocks the cache: every command waits until it finishes",
-            "stop it (`SCRIPT KILL`), and make scripts do less; the slow log lists long commands",
+            "stop it (`SCRIPT KILL`), and shorten the script; the slow log lists long commands",
         ),
         "MISCONF" => (
             "the cache cannot persist and accepts no writes",

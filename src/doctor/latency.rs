@@ -26,7 +26,7 @@ pub(super) async fn check(pool: &Pool, token_expires_at: Option<SystemTime>) -> 
         token_expired(&observed, token_expires_at).unwrap_or_else(|| {
             Failed::new(
                 observed,
-                "the cache responded a moment ago and no longer does",
+                "the cache responded to earlier commands and no longer does",
                 "check the cache's server load and events",
             )
         })

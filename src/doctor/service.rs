@@ -134,7 +134,7 @@ fn many_connections(counters: &Counters) -> Option<Passed<()>> {
     }
     Some(Passed::warned(
         observed,
-        "connections are closed again and again; each new one has to authenticate, and Azure limits new connections",
+        "connections are closed repeatedly; each new one has to authenticate, and Azure limits new connections",
         "look for an idle timeout below 10 minutes: of Redis (`CONFIG GET timeout`), or of a firewall, NAT gateway or proxy in between",
         (),
     ))

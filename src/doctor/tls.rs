@@ -60,7 +60,7 @@ fn explain(error: &Error) -> Failed {
             "check this machine's clock (`date -u`)",
         ),
         Fault::CertificateUntrusted => (
-            "the certificate is from an authority that this machine does not trust",
+            "the certificate was issued by an authority that this machine does not trust",
             "set REDIS_CA_FILE to the authority's certificate; if the cache is in Azure, look for a proxy that intercepts TLS",
         ),
         Fault::NoCommonTls => (

@@ -1,7 +1,7 @@
 //! The checks of `/readyz` and of the status page: each with a status, a sentence for people and fields for programs.
 //!
 //! # Invariants
-//! - What a program could want of the sentence is a field, so that no reader parses the sentence.
+//! - Every value in a sentence is a field too, so that no program parses the sentence.
 //! - A field is absent while its value is unknown. Names and words are an interface.
 
 mod clustering;
@@ -82,7 +82,7 @@ impl Checks {
         }
     }
 
-    /// Returns whether traffic may come here.
+    /// Returns whether the replica can serve requests.
     pub(super) fn is_ready(&self) -> bool {
         [
             &self.clustering.check,

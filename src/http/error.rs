@@ -69,7 +69,7 @@ impl Problem {
     const LOG_FILTER: Self = Self::new(
         "urn:entra-redis:problem:log-filter",
         StatusCode::BAD_REQUEST,
-        "Not a log filter",
+        "Invalid log filter",
         "",
     );
     pub(super) const OVERLOADED: Self = Self::new(
@@ -102,7 +102,7 @@ impl Problem {
         "urn:entra-redis:problem:redis-unavailable",
         StatusCode::SERVICE_UNAVAILABLE,
         "Redis unavailable",
-        "The service has no connection to Redis. It keeps trying to connect.",
+        "The service has no connection to Redis. It keeps retrying.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
     const CONNECTION_LOST: Self = Self::new(
@@ -112,11 +112,11 @@ impl Problem {
         "The connection to Redis was lost before the response. The request may or may not have had an effect.",
     )
     .retry_after(1);
-    const SIGN_IN_REFUSED: Self = Self::new(
-        "urn:entra-redis:problem:sign-in-refused",
+    const AUTHENTICATION_REFUSED: Self = Self::new(
+        "urn:entra-redis:problem:authentication-refused",
         StatusCode::SERVICE_UNAVAILABLE,
         "Authentication refused",
-        "Redis refuses to authenticate the service. Check that its identity is a user of the cache. The service keeps trying.",
+        "Redis refuses to authenticate the service. Check that its identity is a user of the cache. The service keeps retrying.",
     )
     .retry_after(RESUMES_WITHIN_SECONDS);
     const REDIS_REFUSED: Self = Self::new(
@@ -130,7 +130,7 @@ impl Problem {
     /// Returns the problem of a body that is not a log filter.
     pub(super) fn log_filter(why: &str) -> Self {
         Self {
-            detail: format!("The body is not a log filter: {why}.").into(),
+            detail: format!("The body is not a valid log filter: {why}.").into(),
             ..Self::LOG_FILTER
         }
     }
@@ -183,7 +183,7 @@ impl From<pool::Error> for Problem {
         let problem = match &error {
             pool::Error::NoToken => Self::NO_TOKEN,
             pool::Error::Unavailable(_) if error.is_authentication_refused() => {
-                Self::SIGN_IN_REFUSED
+                Self::AUTHENTICATION_REFUSED
             }
             pool::Error::Unavailable(_) => Self::REDIS_UNAVAILABLE,
             pool::Error::Opening | pool::Error::Closed => Self::REDIS_UNAVAILABLE,

@@ -195,7 +195,7 @@ fn log_access(method: &str, route: Option<&str>, response: &Response, took: Dura
     );
 }
 
-/// Counts a request as active until dropped, so that one abandoned by its client is not counted for ever.
+/// Counts a request as active until dropped, so that one abandoned by its client is not counted forever.
 struct Active<'a>(&'a Gauge);
 
 impl<'a> Active<'a> {

@@ -61,7 +61,7 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Response {
     request_body(content = inline(Directives), content_type = "text/plain", description = "Tracing directives, as in RUST_LOG", example = "info,entra_redis=debug"),
     responses(
         (status = 200, description = "The filter in force", body = String, content_type = "text/plain", example = "info,entra_redis=debug"),
-        (status = 400, description = "The body is not a filter; the detail has the expected form", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body is not a valid filter; the detail describes the expected form", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The request comes from another machine, or through a proxy", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Longer than 4 KiB", body = Problem, content_type = "application/problem+json")
     )

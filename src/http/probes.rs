@@ -1,7 +1,7 @@
 //! `GET /healthz` and `GET /readyz`.
 //!
 //! The two mean different things: `/healthz` is about the process alone, since a restart does not fix Redis; `/readyz`
-//! reports whether traffic may come here.
+//! reports whether the replica can serve requests.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{Context, checks::Checks};
 /// The answer of `/readyz`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Report {
-    /// True if traffic may come here: no check failed.
+    /// True if the replica can serve requests: no check failed.
     ready: bool,
     checks: Checks,
 }
@@ -46,8 +46,8 @@ pub(super) async fn healthz() -> Response {
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "Traffic may come here", body = Report),
-        (status = 503, description = "Traffic must not come here; the failed checks have the reason", body = Report)
+        (status = 200, description = "The replica can serve requests", body = Report),
+        (status = 503, description = "The replica cannot serve requests; the failed checks contain the reason", body = Report)
     )
 )]
 pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Response {

@@ -41,7 +41,7 @@ pub(super) struct PreviousVisit {
             (PreviousVisit = "application/json")
         )),
         (status = 503, description = "Redis or the token is unavailable, or too many requests are in progress", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Redis did not answer in time", body = Problem, content_type = "application/problem+json")
+        (status = 504, description = "Redis did not respond in time", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn sample(

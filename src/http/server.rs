@@ -1,7 +1,7 @@
 //! The server: HTTP/1 and HTTP/2 on one listener, with limits and a graceful stop.
 //!
 //! hyper-util's server and not `axum::serve`: only it has limits and timeouts for headers, limits for HTTP/2, and a
-//! graceful end of each connection.
+//! graceful shutdown of each connection.
 
 use std::{
     io,
@@ -44,7 +44,7 @@ const HTTP2_STREAMS: u32 = 250;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that reads nothing of its response for this long, or whose machine acknowledges nothing, is disconnected
-/// (`TCP_USER_TIMEOUT`); without it, the connection of one that stops reading stays open for ever.
+/// (`TCP_USER_TIMEOUT`); without it, the connection of one that stops reading stays open forever.
 #[cfg(target_os = "linux")]
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that wait in the kernel to be accepted; it allows no more than its own limit (`somaxconn`). The standard

@@ -32,7 +32,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Time for which a client that goes on sending may notice that the connection is closed; then it is reset.
+/// Time in which a client that keeps sending may notice that the connection is closed; then it is reset.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A flag: the latest request of an HTTP/1 connection has a body that is not read to its end. Never set with HTTP/2, where a
@@ -104,7 +104,7 @@ impl HttpBody for Watched {
     }
 }
 
-/// A connection that, when it is shut down while its client still sends, goes on reading until the client closes, too
+/// A connection that, when it is shut down while its client still sends, keeps reading until the client closes, too
 /// (RFC 9112, section 9.6).
 pub(super) struct Lingering {
     stream: TcpStream,

@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -111,32 +111,32 @@ impl Bridge {
     }
 
     fn describe(&self, name: &KeyName, help: SharedString) {
-        let mut known = self.help.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.help);
         known.insert(name.as_str().to_owned(), help.into_owned());
     }
 
     fn help(&self, name: &str) -> String {
-        let known = self.help.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.help);
         known.get(name).cloned().unwrap_or_default()
     }
 
     /// Returns the number of one series; the first series of a name makes the instrument.
     fn number(&self, key: &Key, kind: Kind) -> Arc<AtomicU64> {
         let name = KeyName::from(key.name().to_owned());
-        let known = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.numbers);
         let series = known.get(&name).cloned();
         drop(known);
         let series = series.unwrap_or_else(|| {
-            let mut known = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
+            let mut known = write(&self.numbers);
             let make = || self.instrument(key.name(), kind);
             known.entry(name).or_insert_with(make).clone()
         });
-        let known = series.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&series);
         if let Some((_, number)) = known.get(key) {
             return number.clone();
         }
         drop(known);
-        let mut known = series.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&series);
         let new = || (self.conventions.attributes(key), Arc::default());
         known.entry(key.clone()).or_insert_with(new).1.clone()
     }
@@ -187,10 +187,7 @@ impl Bridge {
     }
 
     fn recording(&self, key: &Key) -> Arc<Recording> {
-        let known = self
-            .histograms
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.histograms);
         if let Some(recording) = known.get(key) {
             return recording.clone();
         }
@@ -206,16 +203,23 @@ impl Bridge {
             histogram: builder.build(),
             attributes: self.conventions.attributes(key),
         });
-        let mut known = self
-            .histograms
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.histograms);
         known.entry(key.clone()).or_insert(recording).clone()
     }
 }
 
+/// Locks for reading. A panic elsewhere leaves a valid map.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing. A panic elsewhere leaves a valid map.
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn for_each(series: &Series, mut observe: impl FnMut(u64, &[KeyValue])) {
-    let series = series.read().unwrap_or_else(PoisonError::into_inner);
+    let series = read(series);
     for (attributes, number) in series.values() {
         observe(number.load(Ordering::Relaxed), attributes);
     }

@@ -114,7 +114,7 @@ impl Metrics {
         text.replace("_count gauge\n", "_count untyped\n")
     }
 
-    /// Folds recorded values into histograms, for ever: a process that is not scraped must not grow. Values that are read
+    /// Folds recorded values into histograms, forever: a process that is not scraped must not grow. Values that are read
     /// rather than recorded are read, too, for exporters.
     pub async fn upkeep(self) -> std::convert::Infallible {
         loop {

@@ -99,7 +99,7 @@ async fn tokens_in_the_clear_are_refused() {
     .await;
     assert_eq!(code, Some(64));
     assert!(
-        stderr.contains("REDIS_TLS") && stderr.contains("never travels in the clear"),
+        stderr.contains("REDIS_TLS") && stderr.contains("must not be sent unencrypted"),
         "{stderr}"
     );
 }
@@ -130,7 +130,7 @@ async fn oversized_headers_are_refused_and_hurt_no_other_request() {
         "x".repeat(100_000)
     );
     let sent = stream.write_all(request.as_bytes()).await;
-    sent.expect("who is refused can still send");
+    sent.expect("a refused client can still send");
     let answer = rest_of(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     service.ready().await;
@@ -142,7 +142,7 @@ async fn an_unread_request_body_costs_its_sender_neither_the_response_nor_the_ne
     let service = Service::start(&["dev"], [("", ""); 0]).await;
     service.ready().await;
     let address = service.public.trim_start_matches("http://");
-    // More than the kernel takes in before anybody reads.
+    // More than the kernel buffers without a reader.
     let whole = vec![b'x'; 4 << 20];
     let chunk = [format!("{:x}\r\n", whole.len()).as_bytes(), &whole].concat();
     let length = format!("content-length: {}", whole.len());
@@ -169,7 +169,7 @@ async fn an_unread_request_body_costs_its_sender_neither_the_response_nor_the_ne
         );
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
-    // A body of which a part comes late: the next request must not be sent into a connection that ends.
+    // A body of which a part comes late: the next request must not be sent into a connection that closes.
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     let head = "POST /sample HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1";
     stream.write_all(head.as_bytes()).await.expect("sent");
@@ -180,7 +180,7 @@ async fn an_unread_request_body_costs_its_sender_neither_the_response_nor_the_ne
 async fn rest_of(stream: &mut TcpStream) -> String {
     let mut rest = Vec::new();
     let read = timeout(LIMIT, stream.read_to_end(&mut rest)).await;
-    read.expect("it ends").expect("it is not reset");
+    read.expect("it closes in time").expect("it is not reset");
     String::from_utf8_lossy(&rest).into_owned()
 }
 
@@ -266,8 +266,8 @@ async fn more_requests_than_allowed_are_shed_at_once_and_probes_are_not() {
 
 /// Routes of a caller's own get the same layers: a panic in one of them is a 500 and hurts no other request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panicking_handler_is_a_500_while_others_go_on() {
-    let test = "bad_input::a_panicking_handler_is_a_500_while_others_go_on";
+async fn a_panicking_handler_is_a_500_while_others_continue() {
+    let test = "bad_input::a_panicking_handler_is_a_500_while_others_continue";
     if !in_own_process(test).await {
         return;
     }
@@ -334,5 +334,5 @@ async fn a_panicking_handler_is_a_500_while_others_go_on() {
         "the deadline holds for routes of a caller's own"
     );
     let _ = stop.send(());
-    running.await.expect("no panic").expect("a good end");
+    running.await.expect("no panic").expect("an orderly stop");
 }

@@ -181,7 +181,7 @@ async fn emulate_prints_the_variables_a_service_needs_and_takes_fixed_ports() {
             .next_line()
             .await
             .expect("readable")
-            .expect("it goes on running");
+            .expect("it keeps running");
         let (name, value) = line.split_once('=').expect("NAME=value");
         pairs.push((name.to_owned(), value.to_owned()));
     }
@@ -208,7 +208,7 @@ async fn emulate_is_reached_by_the_name_it_is_given() {
     let mut pairs = std::collections::HashMap::new();
     while pairs.len() < 12 {
         let line = lines.next_line().await.expect("readable");
-        let line = line.expect("it goes on running");
+        let line = line.expect("it keeps running");
         let (name, value) = line.split_once('=').expect("NAME=value");
         pairs.insert(name.to_owned(), value.to_owned());
     }
@@ -262,8 +262,8 @@ async fn dev_prints_each_rotation_in_one_line() {
         .expect("the binary was built");
     let output = child.stdout.take().expect("it is piped");
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(output));
-    let mut told = Vec::new();
-    while told.len() < 3 {
+    let mut rotations = Vec::new();
+    while rotations.len() < 3 {
         let line = lines.next_line().await.expect("it is text");
         let line = line.expect("it runs");
         assert!(
@@ -272,14 +272,17 @@ async fn dev_prints_each_rotation_in_one_line() {
         );
         assert!(!line.contains("INFO"), "{line}");
         if line.starts_with("token ") {
-            told.push(line);
+            rotations.push(line);
         }
     }
     assert_eq!(
-        told[0],
+        rotations[0],
         "token 1 valid for 2 s: 2 authentications, 2 connections opened"
     );
-    assert!(told[2].ends_with(" 0 connections opened"), "{told:?}");
+    assert!(
+        rotations[2].ends_with(" 0 connections opened"),
+        "{rotations:?}"
+    );
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ async fn a_refused_credential_is_named_and_no_other_is_tried() {
     assert_eq!(azure.controls.counts().tokens_issued, 0);
 }
 
-/// Whatever Entra ID answers, the loop goes on, the current token serves, and outcomes are counted.
+/// Whatever Entra ID answers, the loop continues, the current token serves, and outcomes are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_answer_is_survived_and_counted() {
     use entra_redis_emulator::EntraFault;
@@ -228,7 +228,7 @@ async fn when_no_credential_is_there_each_is_named_with_what_to_do() {
 
 /// Entra's code is explained, and a wrong client id of a managed identity too.
 #[tokio::test]
-async fn refusals_say_what_to_do() {
+async fn refusals_contain_the_fix() {
     let azure = Azure::with_lifetime(60).await;
     let unknown = "00000000-0000-0000-0000-000000000001";
     let cases = [
@@ -403,7 +403,7 @@ async fn a_managed_identity_is_named_in_each_way_the_platform_allows() {
     };
     let (good, by_client_id, stderr) = run("client-id", azure.variable("AZURE_CLIENT_ID")).await;
     assert!(good, "{stderr}");
-    let object_id = by_client_id.split(' ').next().expect("whose it is");
+    let object_id = by_client_id.split(' ').next().expect("an object id");
     let (good, by_object_id, stderr) = run("object-id", object_id).await;
     assert!(good, "{stderr}");
     assert!(by_object_id.starts_with(object_id), "{by_object_id}");

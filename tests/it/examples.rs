@@ -82,7 +82,7 @@ async fn the_library_alone_authenticates_and_counts() {
         program.envs(azure.environment("WorkloadIdentityCredential"));
         // The tokens live for longer: what waits for their end is found.
         let output = timeout(LIMIT, program.kill_on_drop(true).output()).await;
-        let output = output.expect("it ends").expect("it was built");
+        let output = output.expect("it exits in time").expect("it was built");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("it is text")
     };

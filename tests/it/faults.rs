@@ -4,13 +4,13 @@
 //! document within the request's deadline, and service resumes within 5 s of the end of the fault, without a restart.
 //! During all of it `/healthz` is 200 and nothing panics: [`MonitoredService`] checks that.
 //!
-//! What does not belong here: rotation without a fault (`rotation`), a cluster's faults (`cluster`), start and stop.
+//! Out of scope: rotation without a fault (`rotation`), a cluster's faults (`cluster`), start and stop.
 //!
 //! The faults, and where each is made:
 //! - Redis stopped and started again: `redis`; from the start on: `start_stop::without_redis_at_start_…`.
 //! - All connections killed: `network::connections_reset_…`; the library's part alone:
 //!   `real_redis::connections_killed_under_load_fail_no_idempotent_command`.
-//! - AUTH refused, unanswered, or with a token that Redis accepts late: `sign_in`.
+//! - AUTH refused, unanswered, or with a token that Redis accepts late: `authentication`.
 //! - Entra ID away for 90 % of a token's life: `rotation::entra_failing_for_most_of_a_tokens_life_costs_no_request`; past
 //!   its expiry: `rotation::when_entra_stays_away_past_expiry_…`; away or hanging at start:
 //!   `start_stop::without_a_token_at_start_…`, `start_stop::service_resumes_soon_after_entra_stopped_hanging`.
@@ -24,12 +24,12 @@
 //! - A reply cut off after the command ran: `outcome`; the connection killed:
 //!   `real_redis::a_command_cut_off_is_outcome_unknown_…`.
 
+mod authentication;
 mod callers;
 mod clock;
 mod network;
 mod outcome;
 mod redis;
-mod sign_in;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -61,14 +61,13 @@ async fn ask(service: &MonitoredService) -> CallerResponse {
     let retry_after = header("retry-after");
     let is_problem = header("content-type").as_deref() == Some("application/problem+json");
     let body = answer.text().await.expect("the body is whole");
-    let problem = match is_problem {
-        true => {
-            let problem: Value = serde_json::from_str(&body).expect("it is JSON");
-            assert_eq!(problem["status"], status, "{body}");
-            let kind = problem["type"].as_str().expect("it is named");
-            kind.rsplit(':').next().unwrap_or_default().to_owned()
-        }
-        false => String::new(),
+    let problem = if is_problem {
+        let problem: Value = serde_json::from_str(&body).expect("it is JSON");
+        assert_eq!(problem["status"], status, "{body}");
+        let kind = problem["type"].as_str().expect("it is named");
+        kind.rsplit(':').next().unwrap_or_default().to_owned()
+    } else {
+        String::new()
     };
     assert_eq!(status == 200, problem.is_empty(), "{body}");
     CallerResponse {

@@ -6,7 +6,7 @@
 //! # Invariants
 //! - Each request gets a response with a status that the service documents, never a 500.
 //! - On any other input the connection is closed.
-//! - The service goes on without an internal error.
+//! - The service keeps running without an internal error.
 
 use std::net::SocketAddr;
 
@@ -96,7 +96,9 @@ impl Surface {
             TestRunner::new(config).run(&(inputs, select(self.ports.to_vec())), |(input, port)| {
                 self.runtime.block_on(async {
                     let outcome = timeout(LIMIT, meet(port, input)).await;
-                    outcome.unwrap_or_else(|_| Err(TestCaseError::fail("it does not end")))
+                    outcome.unwrap_or_else(|_| {
+                        Err(TestCaseError::fail("the exchange does not finish"))
+                    })
                 })
             });
         let log = self.service.log();
@@ -407,11 +409,12 @@ async fn answer_over_http_2(
     Ok(judge(head.status.as_u16(), id, kind, body))
 }
 
-/// The same, as far as HTTP/2 can say it.
+/// The same, as far as HTTP/2 can express it.
 fn over_http_2(sent: &Sent, port: SocketAddr) -> Option<Request<()>> {
-    let uri: Uri = match sent.target.starts_with('/') {
-        true => format!("http://{port}{}", sent.target).parse().ok()?,
-        false => sent.target.parse().ok()?,
+    let uri: Uri = if sent.target.starts_with('/') {
+        format!("http://{port}{}", sent.target).parse().ok()?
+    } else {
+        sent.target.parse().ok()?
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(sent.method.as_bytes()).ok()?;

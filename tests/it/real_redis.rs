@@ -1,4 +1,4 @@
-//! The library against redis-server itself, TLS and ACL users, without the emulator's front: what Redis does with AUTH.
+//! The library against redis-server itself, TLS and ACL users, without the emulator's proxy: what Redis does with AUTH.
 
 use std::{
     sync::{
@@ -363,8 +363,8 @@ async fn a_connection_that_redis_reports_as_not_authenticated_is_replaced() {
     let mut connection = pool.get().await.expect("it opens");
     // RESET signs the connection out.
     let reset = redis::cmd("RESET").query_async::<()>(&mut connection).await;
-    reset.expect("everybody may");
-    // Not run on the one that is signed out, so it may be sent again whatever it does.
+    reset.expect("every user may");
+    // Not run on the connection that is not authenticated any more, so it may be sent again whatever it does.
     let count: u64 = pool
         .query(redis::cmd("INCR").arg("count"))
         .await
@@ -375,7 +375,7 @@ async fn a_connection_that_redis_reports_as_not_authenticated_is_replaced() {
 
 #[tokio::test]
 async fn credentials_are_in_no_error() {
-    let key = "not-to-be-seen-by-anybody";
+    let key = "must-not-be-shown";
     let redis = RedisServer::with_arguments(&["--rename-command", "AUTH", ""]).await;
     let builder = Pool::builder(endpoint(redis.port)).plain_text();
     let pool = builder

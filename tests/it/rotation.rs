@@ -22,7 +22,7 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_for_a_minu
     let (good, failures) = load.stop().await;
     assert!(failures.is_empty(), "{failures:?}");
     assert!(good > 1000, "{good}");
-    settle(&service).await;
+    wait_stable(&service).await;
 
     let opened = service.metric("redis_connections_opened_total", &[]).await;
     assert_eq!((opened_at_first, opened), (2.0, 2.0));
@@ -39,23 +39,23 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_for_a_minu
         "{rotations} rotations in a minute of 5 s tokens"
     );
     let wanted = opened * rotations;
-    let signed_in = service
+    let authenticated = service
         .metric(
             "redis_auth_total",
             &["kind=\"reauth\"", "outcome=\"success\""],
         )
         .await;
     assert!(
-        signed_in <= wanted && signed_in >= 0.99 * wanted,
-        "{signed_in} of {wanted}"
+        authenticated <= wanted && authenticated >= 0.99 * wanted,
+        "{authenticated} of {wanted}"
     );
     println!(
-        "{good} requests, 0 failures, {rotations} rotations, {signed_in} of {wanted} re-AUTHs, {opened} connections"
+        "{good} requests, 0 failures, {rotations} rotations, {authenticated} of {wanted} re-AUTHs, {opened} connections"
     );
 }
 
 /// Waits until each connection is authenticated with the newest token, which takes a stagger after each rotation.
-async fn settle(service: &Service) {
+async fn wait_stable(service: &Service) {
     let start = Instant::now();
     loop {
         let metrics = service.text("/metrics").await;
@@ -73,7 +73,7 @@ async fn settle(service: &Service) {
     }
 }
 
-/// The same behind the front with a real redis-server: what Redis itself counts.
+/// The same behind the proxy with a real redis-server: what Redis itself counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_itself_sees_no_more_connections_than_the_pool_has() {
     let redis = RedisServer::start().await;

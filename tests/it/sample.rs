@@ -142,7 +142,7 @@ async fn an_unknown_path_is_a_problem_document_with_a_request_id() {
         assert_eq!(body["type"], format!("urn:entra-redis:problem:{kind}"));
         assert_eq!(body["status"], status);
     }
-    // HEAD would write without telling: it is refused.
+    // HEAD would write without returning the value: it is refused.
     let head = client
         .head(service.url("/sample"))
         .send()

@@ -89,9 +89,10 @@ fn spellings(secret: &str) -> Vec<String> {
     for byte in bytes {
         let _ = write!(hexadecimal, "{byte:02x}");
         let _ = write!(all_percent, "%{byte:02X}");
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            true => percent.push(char::from(*byte)),
-            false => _ = write!(percent, "%{byte:02X}"),
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            percent.push(char::from(*byte));
+        } else {
+            _ = write!(percent, "%{byte:02X}");
         }
     }
     let mut found = vec![
@@ -264,7 +265,7 @@ async fn nothing_secret_is_shown_at_trace(credential: &str) {
         metric(&metrics, "redis_auth_total", &["reauth", "success"]) >= 2.0
     })
     .await;
-    // Failures have texts of their own: bad answers, refused requests, refused sign-ins.
+    // Failures have texts of their own: bad answers, refused requests, refused authentication.
     let failed = |service: &Service| service.log().matches("token refresh failed").count();
     for fault in [
         EntraFault::Garbage,
@@ -433,7 +434,7 @@ async fn no_command_prints_a_secret() {
     secrets.are_not_in("`dev`", &dev.log());
 }
 
-/// It has to say what clients need: its own secrets, each once, made up for it alone. Nothing of its environment, nor what
+/// It must print what clients need: its own secrets, each once, made up for it alone. Nothing of its environment, nor what
 /// it signs.
 #[tokio::test(flavor = "multi_thread")]
 async fn emulate_prints_its_own_secrets_as_variables_and_nothing_else() {

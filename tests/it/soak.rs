@@ -28,7 +28,7 @@ const REPLICAS: u64 = 8;
 const ENOUGH_LEFT: Duration = Duration::from_secs(4);
 
 /// The time after which its connections must be open again, and on the newest token.
-const IS_WELL_WITHIN: Duration = Duration::from_secs(15);
+const HEALTHY_WITHIN: Duration = Duration::from_secs(15);
 
 /// The time within which service must resume after the end of an outage of Redis or of its tokens.
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ async fn nothing_is_lost_while_faults_come_at_random() {
     service.ready().await;
     let alive = Load::paced(&service.url("/healthz"), 1, Duration::from_millis(20));
     let load = Load::paced(&service.url("/sample"), CALLERS, PAUSE);
-    let first = settled(&service, ENOUGH_LEFT, 1).await.sample;
+    let first = recovered(&service, ENOUGH_LEFT, 1).await.sample;
 
     let start = Instant::now();
     let mut entries: Vec<Entry> = Vec::new();
@@ -60,25 +60,27 @@ async fn nothing_is_lost_while_faults_come_at_random() {
         let began = Instant::now();
         world.make(disturbance, &mut random).await;
         let over = Instant::now();
-        let Settled { resumed, well, .. } = settled(&service, ENOUGH_LEFT, 1).await;
+        let Recovered {
+            resumed, healthy, ..
+        } = recovered(&service, ENOUGH_LEFT, 1).await;
         println!(
-            "{:7.1} s  {} for {:.1} s; served {:.1} s later, all well {:.1} s",
+            "{:7.1} s  {} for {:.1} s; served {:.1} s later, healthy {:.1} s",
             (began - start).as_secs_f64(),
             disturbance.name(),
             (over - began).as_secs_f64(),
             resumed.as_secs_f64(),
-            well.as_secs_f64()
+            healthy.as_secs_f64()
         );
         entries.push(Entry {
             disturbance,
             began,
             resumed,
-            ended: over + well.min(RESUMES_WITHIN),
+            ended: over + healthy.min(RESUMES_WITHIN),
         });
         sleep(Duration::from_millis(random.u64(200..1500))).await;
     }
     let elapsed = start.elapsed();
-    let last = settled(&service, ENOUGH_LEFT, 1).await.sample;
+    let last = recovered(&service, ENOUGH_LEFT, 1).await.sample;
     let record = load.end().await;
     let pulse = alive.end().await;
 
@@ -178,7 +180,7 @@ async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
     let sum = |of: fn(&Rotated) -> &Sample| replicas.iter().map(of).copied().sum::<Sample>();
     let (first, last) = (sum(|one| &one.first), sum(|one| &one.last));
     let wanted = replicas.iter().map(Rotated::wanted).sum::<f64>();
-    let signed_in = last.accepted - first.accepted;
+    let authenticated = last.accepted - first.accepted;
     let mut record = Record::default();
     for one in &replicas {
         record.add(&one.record);
@@ -190,8 +192,8 @@ async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
         .row(
             "re-AUTHs accepted of rotations × connections",
             format!(
-                "{signed_in} of {wanted}: {:.2} %",
-                100.0 * signed_in / wanted
+                "{authenticated} of {wanted}: {:.2} %",
+                100.0 * authenticated / wanted
             ),
         );
     // Of all replicas together: a busy machine takes pages of the program from one and gives them back to another.
@@ -213,21 +215,27 @@ async fn rotations_cost_neither_requests_nor_connections_nor_memory() {
     }
     println!("\n{}", table.common(&first, &last, &record, speed));
 
-    // A replica that a busy machine stops for longer than a token's quarter signs in once where two tokens came.
-    assert!(signed_in >= 0.99 * wanted, "{signed_in} of {wanted}");
+    // A replica that a busy machine stops for longer than a token's quarter re-authenticates once for two tokens.
+    assert!(
+        authenticated >= 0.99 * wanted,
+        "{authenticated} of {wanted}"
+    );
     for one in &replicas {
         let failures = &one.record.failures;
         let some = &failures[..failures.len().min(5)];
         assert!(some.is_empty(), "{some:#?}, {}", kept(&one.service));
-        let (signed_in, wanted) = (one.last.accepted - one.first.accepted, one.wanted());
+        let (authenticated, wanted) = (one.last.accepted - one.first.accepted, one.wanted());
         // Each replica by itself as well, but for one pause of the machine.
         assert!(
-            signed_in <= wanted && signed_in >= 0.99 * wanted - 2.0,
-            "{signed_in} of {wanted}"
+            authenticated <= wanted && authenticated >= 0.99 * wanted - 2.0,
+            "{authenticated} of {wanted}"
         );
         let last = &one.last;
         assert_eq!((last.opened, last.closed), (2.0, 0.0));
-        assert_eq!(last.token, last.signed_in, "all are on the newest token");
+        assert_eq!(
+            last.token, last.connections_token,
+            "all are on the newest token"
+        );
         assert!(one.samples.len() >= 20, "{} are few", one.samples.len());
         let panicked = one.service.log().contains("panicked");
         assert!(!panicked, "{}", kept(&one.service));
@@ -273,7 +281,7 @@ async fn rotate(
         CALLERS / REPLICAS as usize,
         4 * PAUSE * speed,
     );
-    let first = settled(&service, Duration::ZERO, speed).await.sample;
+    let first = recovered(&service, Duration::ZERO, speed).await.sample;
     let watch = Watch::start(service.url("/metrics"), Duration::from_millis(250) * speed);
     let mut printed = 0.0;
     loop {
@@ -289,7 +297,7 @@ async fn rotate(
         }
     }
     let samples = watch.end().await;
-    let last = settled(&service, Duration::ZERO, speed).await.sample;
+    let last = recovered(&service, Duration::ZERO, speed).await.sample;
     let record = load.end().await;
     Rotated {
         service,
@@ -310,16 +318,16 @@ fn tenth(samples: &[Sample], number: usize, what: fn(&Sample) -> f64) -> f64 {
 }
 
 /// A service that is back to normal.
-struct Settled {
+struct Recovered {
     /// The time until it answered, and until everything was normal.
     resumed: Duration,
-    well: Duration,
+    healthy: Duration,
     sample: Sample,
 }
 
 /// Waits until the service answers, and then until all its connections are open and on the newest token, which has this
 /// much left, by a clock that runs so much faster.
-async fn settled(service: &Service, left: Duration, speed: u32) -> Settled {
+async fn recovered(service: &Service, left: Duration, speed: u32) -> Recovered {
     let start = Instant::now();
     let mut resumed = None;
     loop {
@@ -328,17 +336,17 @@ async fn settled(service: &Service, left: Duration, speed: u32) -> Settled {
         let took = start.elapsed();
         if answers {
             let resumed = *resumed.get_or_insert(took);
-            if sample.is_well(left) {
-                return Settled {
+            if sample.is_healthy(left) {
+                return Recovered {
                     resumed,
-                    well: took,
+                    healthy: took,
                     sample,
                 };
             }
         }
         let limit = match resumed {
             None => RESUMES_WITHIN,
-            Some(_) => IS_WELL_WITHIN,
+            Some(_) => HEALTHY_WITHIN,
         };
         assert!(took < limit * speed, "{sample:?}, {}", kept(service));
         sleep(Duration::from_millis(20)).await;

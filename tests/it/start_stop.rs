@@ -227,7 +227,7 @@ async fn without_redis_at_start_it_stays_up_reports_it_and_recovers_by_itself() 
 }
 
 #[tokio::test]
-async fn redis_behind_the_front_down_at_start_is_no_other_case() {
+async fn redis_behind_the_proxy_down_at_start_is_the_same_case() {
     let mut redis = RedisServer::start().await;
     redis.kill();
     let azure = Azure::start(Options {
@@ -275,7 +275,7 @@ async fn service_resumes_soon_after_entra_stopped_hanging() {
 
 /// Access rules may leave out PING; the refusal is an answer.
 #[tokio::test]
-async fn a_user_who_may_not_ping_is_ready() {
+async fn without_permission_for_ping_the_service_is_ready() {
     let redis = RedisServer::start().await;
     let mut rules = redis::cmd("ACL");
     rules.arg("SETUSER").arg("default");
@@ -336,7 +336,7 @@ async fn an_unread_log_stops_neither_requests_nor_the_exit() {
             .kill_on_drop(true)
             .spawn()
             .expect("the binary was built");
-        // Held and not read, so that the pipe fills; or closed.
+        // Kept open and not read, so that the pipe fills; or closed.
         let mut unread = child.stdout.take();
         if is_closed {
             unread = None;
@@ -361,8 +361,14 @@ async fn an_unread_log_stops_neither_requests_nor_the_exit() {
             .args(["-TERM", &id])
             .status();
         assert!(sent.expect("kill is everywhere").success());
-        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
-        assert_eq!(ended.expect("it ends").expect("ours").code(), Some(0));
+        let exited = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        assert_eq!(
+            exited
+                .expect("it exits in time")
+                .expect("our child process")
+                .code(),
+            Some(0)
+        );
         drop(unread);
     }
 }

@@ -95,7 +95,7 @@ async fn the_identity_is_shown_on_the_admin_port_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_is_shown_and_the_page_stays() {
+async fn failures_are_shown_and_the_page_stays() {
     let environment = [
         ("REDIS_ENDPOINT", "localhost:1"),
         ("REDIS_AUTH", "none"),

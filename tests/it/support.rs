@@ -1,7 +1,9 @@
 //! The test environment: the service as a child process, a real redis-server, an emulated Azure, and load.
 
 mod collector;
+mod increment_load;
 mod load;
+mod monitored_service;
 mod port;
 mod process;
 mod proxy;
@@ -9,8 +11,6 @@ mod proxy;
 mod redis_cluster;
 mod redis_server;
 mod service;
-mod traffic;
-mod watched;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,15 +24,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::{
     collector::{Collector, attribute, hexadecimal, text},
+    increment_load::{IncrementLoad, ReadLoad},
     load::{Failure, Load, Record},
+    monitored_service::MonitoredService,
     port::Port,
     process::{in_own_process, raise_file_limit, write_program},
     proxy::{Fault, Proxy},
     redis_cluster::{RedisCluster, SLOTS},
     redis_server::RedisServer,
     service::{Service, client, client_trusting, command, example, metric},
-    traffic::{IncrementLoad, ReadLoad},
-    watched::MonitoredService,
 };
 
 /// The limit for anything that must happen "within seconds". Not a benchmark: a machine may be slow.

@@ -142,14 +142,11 @@ async fn a_request_and_a_token_are_spans_by_either_protocol_flushed_at_the_end()
             let found = attribute(&set.attributes, name);
             assert_eq!(found.as_deref(), value, "{name} in {set:?}");
         }
-        let sign_in = &got.named("AUTH")[0];
-        assert_eq!(sign_in.kind(), SpanKind::Client);
-        assert!(
-            sign_in.parent_span_id.is_empty(),
-            "it belongs to no request"
-        );
-        let kind = attribute(&sign_in.attributes, "redis.auth.kind");
-        assert_eq!(kind.as_deref(), Some("connect"), "{sign_in:?}");
+        let auth = &got.named("AUTH")[0];
+        assert_eq!(auth.kind(), SpanKind::Client);
+        assert!(auth.parent_span_id.is_empty(), "it belongs to no request");
+        let kind = attribute(&auth.attributes, "redis.auth.kind");
+        assert_eq!(kind.as_deref(), Some("connect"), "{auth:?}");
         let token = &got.named("get token")[0];
         assert_eq!(token.kind(), SpanKind::Client);
         assert!(token.parent_span_id.is_empty(), "it belongs to no request");
@@ -357,7 +354,7 @@ async fn without_an_endpoint_or_with_a_disabled_sdk_nothing_is_set_up() {
         service.signal("-TERM");
         assert!(service.end().await.success());
         assert!(collector.got().is_empty(), "{variables:?}");
-        // Lines still say which trace of the caller's they belong to.
+        // Lines still name the caller's trace.
         let access = access(&service);
         let line = access.iter().find(|event| event["trace_id"] == TRACE);
         assert_eq!(line.expect("it is named")["span_id"], CALLER);
@@ -495,10 +492,10 @@ async fn a_wrong_variable_of_opentelemetry_fails_the_start_with_its_name() {
             .await
             .expect("the binary was built");
         assert_eq!(output.status.code(), Some(64));
-        let said = String::from_utf8_lossy(&output.stderr);
+        let reported = String::from_utf8_lossy(&output.stderr);
         assert!(
-            said.starts_with(&format!("{variable}: invalid value `{wrong}`")),
-            "{said}"
+            reported.starts_with(&format!("{variable}: invalid value `{wrong}`")),
+            "{reported}"
         );
     }
 }

@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The emulator's certificates could not be made.
-    #[error("cannot make the emulator's certificates")]
+    #[error("cannot create the emulator's certificates")]
     Certificate(#[source] Source),
     /// The directory of the emulator's files could not be created.
     #[error("cannot create a temporary directory")]

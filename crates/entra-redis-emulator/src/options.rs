@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::FederatedCredential;
 
-/// The clustering policy of the endpoint, in Azure's words.
+/// The clustering policy of the endpoint, by Azure's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusteringPolicy {

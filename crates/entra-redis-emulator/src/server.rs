@@ -31,7 +31,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`. Mostly the process is out of file descriptors, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `shutdown`; then waits until they have ended, within a timeout.
+/// Accepts connections until `shutdown`; then waits until they are closed, within a timeout.
 pub(crate) async fn accept<C>(
     listener: TcpListener,
     shutdown: &CancellationToken,

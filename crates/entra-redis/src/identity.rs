@@ -12,11 +12,11 @@
 
 #[cfg(feature = "client-certificate")]
 mod certificate;
-mod chain;
 pub(crate) mod claims;
 mod credential;
 mod explain;
 mod refresh;
+mod selection;
 mod source;
 mod token;
 
@@ -52,7 +52,7 @@ pub mod instruments {
         describe_gauge!(
             EXPIRY,
             Unit::Seconds,
-            "Expiry of the current token, in seconds since the epoch; absent until there was one"
+            "Expiry of the current token, in seconds since the epoch; absent before the first token"
         );
         describe_counter!(
             REFRESHES,

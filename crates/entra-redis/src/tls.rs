@@ -27,7 +27,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is nothing to trust: every handshake would fail.
+    /// No certificate authority is trusted: every handshake would fail.
     #[error(
         "no certificate authority found: install the ca-certificates package, or set SSL_CERT_FILE"
     )]
@@ -138,7 +138,7 @@ pub struct Roots {
 /// Returns a client configuration that trusts `roots` and the authorities in `additional`.
 ///
 /// # Errors
-/// There is nothing to trust at all.
+/// No certificate authority is trusted at all.
 #[doc(hidden)] // for entra-redis-service, which exports telemetry over https
 pub fn client_config(
     roots: &Roots,

@@ -128,7 +128,7 @@ async fn report_tokens(controls: Controls, mut last_reported: Counts, lifetime: 
         if controls.counts().auth_accepted == last_reported.auth_accepted {
             continue;
         }
-        let counts = settled(&controls).await;
+        let counts = wait_stable(&controls).await;
         let authenticated = counts.auth_accepted - last_reported.auth_accepted;
         let opened = counts.connections_opened - last_reported.connections_opened;
         let style = AnsiColor::Cyan.on_default();
@@ -145,7 +145,7 @@ async fn report_tokens(controls: Controls, mut last_reported: Counts, lifetime: 
 }
 
 /// Waits until no connection has authenticated for [`QUIET_PERIOD`]: re-authentications are staggered.
-async fn settled(controls: &Controls) -> Counts {
+async fn wait_stable(controls: &Controls) -> Counts {
     let mut latest = controls.counts();
     loop {
         sleep(QUIET_PERIOD).await;

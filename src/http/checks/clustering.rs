@@ -31,13 +31,13 @@ pub(super) struct ClusteringCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ClusteringReason {
-    /// Redis answers CLUSTER SLOTS with an error that decides nothing.
+    /// Redis answers CLUSTER SLOTS with an error that does not decide it.
     Undecided,
     /// `REDIS_CLUSTERING_POLICY` is `OSSCluster`, and Redis is not a cluster.
     NotACluster,
-    /// The cluster names no primary.
+    /// The cluster reports no primary.
     NoPrimary,
-    /// Redis was not asked yet, or did not answer.
+    /// Redis has not been asked yet, or did not answer.
     NoAnswer,
 }
 
@@ -64,11 +64,11 @@ pub(super) fn clustering(
             (ClusteringReason::NotACluster, why.to_owned())
         }
         Some(ConnectError::NoPrimary { .. }) => {
-            let why = "the cluster names no primary";
+            let why = "the cluster reports no primary";
             (ClusteringReason::NoPrimary, why.to_owned())
         }
         _ => {
-            let why = "Redis was not asked yet, or did not answer";
+            let why = "Redis has not replied yet";
             (ClusteringReason::NoAnswer, why.to_owned())
         }
     };

@@ -60,7 +60,7 @@ pub(super) fn redis(state: Option<RedisState>, connections: pool::PoolStatus) ->
             (check, None, Some(RedisReason::AuthenticationRefused))
         }
         None => {
-            let check = Check::new(false, "Redis was not asked yet");
+            let check = Check::new(false, "Redis has not been checked yet");
             (check, None, Some(RedisReason::NotAsked))
         }
     };

@@ -267,7 +267,7 @@ async fn migrating(cluster: &RedisCluster, pool: &Pool) -> (u16, usize, usize) {
         command(&text)
             .query_async::<()>(&mut admin)
             .await
-            .expect("it may");
+            .expect("the administrator may");
     };
     run(
         to,

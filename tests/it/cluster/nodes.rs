@@ -97,7 +97,10 @@ async fn a_node_with_a_wrong_certificate_is_refused_and_the_fault_named() {
         .no_authentication()
         .build()
         .expect("the certificate is there");
-    eventually("it is settled", async || pool.clustering().is_some()).await;
+    eventually("the clustering policy is known", async || {
+        pool.clustering().is_some()
+    })
+    .await;
     // One key in each quarter of the slots.
     let mut seen = [false; 4];
     for number in 0.. {
@@ -145,8 +148,8 @@ async fn a_silent_node_delays_no_other() {
     let mut keys = [const { None }; 3];
     for number in 0.. {
         let key = format!("key{number}");
-        let master = cluster.primary_of_key(&key).await.expect("all agree");
-        keys[master].get_or_insert(key);
+        let primary = cluster.primary_of_key(&key).await.expect("all agree");
+        keys[primary].get_or_insert(key);
         if keys.iter().all(Option::is_some) {
             break;
         }
@@ -203,7 +206,7 @@ async fn connections_killed_under_load_fail_no_idempotent_command_and_repeat_no_
     let traffic = IncrementLoad::start(&pool, 32);
     for _ in 0..5 {
         filled(&pool, 7).await;
-        // One that ends as soon as it is open would be taken for a fault.
+        // One that closes as soon as it is open would be taken for a fault.
         sleep(Duration::from_millis(200)).await;
         let opened = || azure.controls.counts().auth_accepted;
         let before = opened();

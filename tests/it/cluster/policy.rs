@@ -23,7 +23,10 @@ fn plain(port: u16) -> Builder {
 }
 
 async fn found(pool: &Pool) -> String {
-    eventually("it is settled", async || pool.clustering().is_some()).await;
+    eventually("the clustering policy is known", async || {
+        pool.clustering().is_some()
+    })
+    .await;
     pool.clustering().expect("just seen").to_string()
 }
 
@@ -75,7 +78,7 @@ async fn auto_goes_by_what_the_server_answers() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ask_is_at_one_endpoint() {
+async fn without_permission_for_cluster_slots_redis_is_one_endpoint() {
     let redis = RedisServer::start().await;
     let mut rules = redis::cmd("ACL");
     rules.arg("SETUSER").arg("default").arg("-cluster");
@@ -124,7 +127,7 @@ async fn a_cluster_without_slots_is_waited_for() {
     slots
         .query_async::<()>(&mut redis.admin().await)
         .await
-        .expect("it may");
+        .expect("the administrator may");
     assert_eq!(
         found(&pool).await,
         "OSSCluster, because CLUSTER SLOTS returned 1 primary"

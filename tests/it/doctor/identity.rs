@@ -153,7 +153,7 @@ async fn a_refusal_of_entra_id_is_explained() {
         "failed",
     )
     .await;
-    contains_all(&garbage, &["got no token", "port 443"]);
+    contains_all(&garbage, &["could not get a token", "port 443"]);
     azure.controls.set_entra(EntraFault::None);
     let unused = Port::reserve();
     let away = with(

@@ -231,7 +231,7 @@ async fn pain_4_a_command_that_blocks_delays_re_authentication() {
     )
     .await;
     stop.cancel();
-    running.await.expect("no panic").expect("an orderly end");
+    running.await.expect("no panic").expect("an orderly stop");
 }
 
 /// The same for all connections at once.
@@ -284,7 +284,10 @@ async fn pain_7_connections_leak_with_each_token() {
     for (name, value) in [("requirepass", "of-the-test"), ("maxclients", "10")] {
         let mut set = redis::cmd("CONFIG");
         set.arg(&["SET", name, value]);
-        () = set.query_async(&mut leaked[0]).await.expect("it may");
+        () = set
+            .query_async(&mut leaked[0])
+            .await
+            .expect("the administrator may");
     }
     let key = [("REDIS_AUTH", "key"), ("REDIS_KEY", "of-the-test")];
     reads(

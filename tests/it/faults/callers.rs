@@ -159,7 +159,7 @@ async fn with_more_clients_than_files_those_there_are_served_and_redis_is_reache
         let stream = TcpStream::connect(address(&service)).await;
         idle.push(stream.expect("the kernel takes it"));
     }
-    eventually("it says so", async || {
+    eventually("the log reports it", async || {
         service.log().contains("connection limit reached")
     })
     .await;

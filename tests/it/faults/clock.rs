@@ -33,7 +33,7 @@ fn now_of(service: &MonitoredService) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_set_by_hours_costs_no_request_and_tokens_go_on_rotating() {
+async fn a_clock_set_by_hours_costs_no_request_and_tokens_keep_rotating() {
     let azure = Azure::with_lifetime(4).await;
     let directory = tempfile::tempdir().expect("there is room");
     let setting = directory.path().join("clock");

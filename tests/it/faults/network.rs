@@ -193,9 +193,9 @@ async fn a_slow_network_is_slow_answers_or_504s_within_the_deadline() {
     let load = under_load(&service, 4).await;
     more(&load, 100).await;
     proxy.set(Fault::Delay(Duration::from_millis(150)));
-    let told_slowly = ask(&service).await;
-    assert_eq!(told_slowly.status, 200);
-    assert!(told_slowly.took >= Duration::from_millis(300));
+    let slow = ask(&service).await;
+    assert_eq!(slow.status, 200);
+    assert!(slow.took >= Duration::from_millis(300));
     none_failed(load).await;
 
     // A command is about 90 bytes.

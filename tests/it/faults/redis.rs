@@ -80,7 +80,7 @@ async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
         .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let disabled = disable.query_async::<redis::Value>(&mut admin).await;
     disabled.expect("the administrator may");
-    let response = wait_for_problem(&service, 503, "sign-in-refused").await;
+    let response = wait_for_problem(&service, 503, "authentication-refused").await;
     assert_eq!(response.retry_after.as_deref(), Some("5"));
     eventually("/readyz names the cause", async || {
         let (status, report) = service.readiness().await;
@@ -95,17 +95,17 @@ async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
     back_within_5_s(&service).await;
 }
 
-struct Somebody;
+struct UnknownUser;
 
 #[async_trait::async_trait]
-impl TokenSource for Somebody {
+impl TokenSource for UnknownUser {
     fn name(&self) -> &'static str {
-        "Somebody"
+        "UnknownUser"
     }
 
     async fn fetch(&self) -> Result<AccessToken, Error> {
         Ok(AccessToken {
-            username: "somebody".to_owned(),
+            username: "unknown-user".to_owned(),
             secret: Secret::new("a test's token"),
             expires_at: SystemTime::now() + Duration::from_secs(3600),
         })
@@ -120,7 +120,7 @@ async fn disabled_access_keys_cost_token_users_nothing() {
     let user = [
         "ACL",
         "SETUSER",
-        "somebody",
+        "unknown-user",
         "on",
         ">a test's token",
         "+@all",
@@ -131,7 +131,7 @@ async fn disabled_access_keys_cost_token_users_nothing() {
     let endpoint = format!("localhost:{}", redis.tls_port);
     let pool = Pool::builder(endpoint.parse().expect("it is one"))
         .ca_file(certificates.path("ca.pem"))
-        .token_source(Arc::new(Somebody))
+        .token_source(Arc::new(UnknownUser))
         .build()
         .expect("the certificate is there");
     pool.wait_connected().await;
@@ -158,7 +158,7 @@ async fn disabled_access_keys_cost_token_users_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_waits_for_its_own() {
+async fn at_the_connection_limit_open_connections_work_and_a_new_service_waits() {
     let redis = RedisServer::start().await;
     let service = MonitoredService::start(plain(redis.address())).await;
     service.ready().await;
@@ -176,20 +176,20 @@ async fn with_all_connections_taken_those_there_are_go_on_and_a_new_service_wait
         limited.expect("the administrator may");
     };
     limit(3).await;
-    for sign_in in ["none", "key"] {
+    for auth in ["none", "key"] {
         let mut environment = plain(redis.address());
-        environment.extend(with([("REDIS_AUTH", sign_in)]));
-        if sign_in == "key" {
+        environment.extend(with([("REDIS_AUTH", auth)]));
+        if auth == "key" {
             environment.extend(with([("REDIS_KEY", "a test's key")]));
         }
         let second = MonitoredService::start(environment).await;
         for _ in 0..5 {
             let response = ask(&second).await;
             let problem = (response.status, response.problem.as_str());
-            assert_eq!(problem, (503, "redis-unavailable"), "{sign_in}");
+            assert_eq!(problem, (503, "redis-unavailable"), "{auth}");
             assert_eq!(response.retry_after.as_deref(), Some("5"));
         }
-        if sign_in == "none" {
+        if auth == "none" {
             limit(100).await;
             back_within_5_s(&second).await;
             second.ready().await;
@@ -217,7 +217,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             &["CONFIG", "SET", "maxmemory", "0"],
         ),
         (
-            "ReadOnly",
+            "READONLY",
             &["REPLICAOF", "127.0.0.1", "1"],
             &["REPLICAOF", "NO", "ONE"],
         ),
@@ -231,7 +231,7 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
             "{code}"
         );
         assert_eq!(response.retry_after.as_deref(), Some("5"));
-        eventually("the log has Redis' own words", async || {
+        eventually("the log has Redis' error code", async || {
             service.log().contains(code)
         })
         .await;
@@ -244,9 +244,9 @@ async fn redis_without_memory_or_a_replica_refuses_and_is_served_again_when_fixe
     assert_eq!(metric("redis_connections_closed_total"), 0.0);
 }
 
-/// Longer than a command, a request and a connection's patience: the deadline holds from the first to the last.
+/// Longer than a command, a request and a connection's `acquire_timeout`: the deadline holds from the first to the last.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_that_stands_still_is_a_504_within_the_deadline_and_service_when_it_goes_on() {
+async fn a_suspended_redis_is_a_504_within_the_deadline_and_service_once_it_resumes() {
     let redis = RedisServer::start().await;
     let mut environment = plain(redis.address());
     environment.extend(with([

@@ -11,7 +11,7 @@ use crate::support::{Azure, Fault, Proxy, RedisServer};
 /// Long enough for several rotations between two faults, and short enough that each fault hits one.
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(10);
 
-/// A real redis-server behind the emulated front, Entra ID, and what lies between them and the service.
+/// A real redis-server behind the emulated proxy, Entra ID, and what lies between them and the service.
 pub(super) struct World {
     redis: RedisServer,
     azure: Azure,
@@ -34,8 +34,8 @@ pub(super) enum Disturbance {
     EntraRepeatsItself,
     EntraBlackHoled,
     EntraReset,
-    SignInsRefused,
-    SignInAgainUnanswered,
+    ReauthRefused,
+    ReauthUnanswered,
     // From here on, Redis or a token is out of reach.
     RedisRestarts,
     RedisStops,
@@ -43,9 +43,9 @@ pub(super) enum Disturbance {
     RedisHalfOpen,
     RedisThrottled,
     RedisRefusesConnections,
-    RedisRefusesSignIns,
-    RedisLosesSignIns,
-    EntraAwayPastTheEnd,
+    RedisRefusesAuth,
+    RedisIgnoresAuth,
+    EntraAwayPastExpiry,
 }
 
 impl Disturbance {
@@ -63,17 +63,17 @@ impl Disturbance {
         Self::EntraRepeatsItself,
         Self::EntraBlackHoled,
         Self::EntraReset,
-        Self::SignInsRefused,
-        Self::SignInAgainUnanswered,
+        Self::ReauthRefused,
+        Self::ReauthUnanswered,
         Self::RedisRestarts,
         Self::RedisStops,
         Self::RedisBlackHoled,
         Self::RedisHalfOpen,
         Self::RedisThrottled,
         Self::RedisRefusesConnections,
-        Self::RedisRefusesSignIns,
-        Self::RedisLosesSignIns,
-        Self::EntraAwayPastTheEnd,
+        Self::RedisRefusesAuth,
+        Self::RedisIgnoresAuth,
+        Self::EntraAwayPastExpiry,
     ];
 
     /// Returns whether Redis or a token is out of reach, so that requests may fail.
@@ -85,7 +85,7 @@ impl Disturbance {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::ResetConnections => "all connections are reset",
-            Self::CloseConnections => "the front closes all connections",
+            Self::CloseConnections => "the proxy closes all connections",
             Self::KillClients => "CLIENT KILL of all connections",
             Self::DelayAnswers => "everything takes longer",
             Self::CutAnswers => "connections are cut in their midst",
@@ -97,17 +97,17 @@ impl Disturbance {
             Self::EntraRepeatsItself => "the same token again",
             Self::EntraBlackHoled => "nothing passes to Entra ID",
             Self::EntraReset => "Entra ID refuses connections",
-            Self::SignInsRefused => "AUTH is refused on open connections",
-            Self::SignInAgainUnanswered => "AUTH is not answered on open connections",
+            Self::ReauthRefused => "AUTH is refused on open connections",
+            Self::ReauthUnanswered => "AUTH is not answered on open connections",
             Self::RedisRestarts => "Redis restarts",
             Self::RedisStops => "Redis stands still",
             Self::RedisBlackHoled => "nothing passes to Redis",
             Self::RedisHalfOpen => "nothing comes back from Redis",
             Self::RedisThrottled => "the way to Redis is narrow",
             Self::RedisRefusesConnections => "Redis refuses connections",
-            Self::RedisRefusesSignIns => "Redis refuses AUTH of new connections",
-            Self::RedisLosesSignIns => "Redis does not answer AUTH of new connections",
-            Self::EntraAwayPastTheEnd => "Entra ID is away past the token's end",
+            Self::RedisRefusesAuth => "Redis refuses AUTH of new connections",
+            Self::RedisIgnoresAuth => "Redis does not answer AUTH of new connections",
+            Self::EntraAwayPastExpiry => "Entra ID is away past the token's expiry",
         }
     }
 }
@@ -167,14 +167,14 @@ impl World {
                 .choice(&[EntraFault::Garbage, EntraFault::CutOff])
                 .expect("there are two"),
             Disturbance::EntraRepeatsItself => EntraFault::SameToken,
-            Disturbance::EntraAwayPastTheEnd => EntraFault::Status(503),
+            Disturbance::EntraAwayPastExpiry => EntraFault::Status(503),
             _ => EntraFault::None,
         };
         let (redis, to_redis) = match disturbance {
-            Disturbance::SignInsRefused => (RedisFault::RefuseAuth, Fault::None),
-            Disturbance::RedisRefusesSignIns => (RedisFault::RefuseAuth, Fault::None),
-            Disturbance::RedisLosesSignIns => (RedisFault::HangAuth, Fault::None),
-            Disturbance::SignInAgainUnanswered => (RedisFault::HangReauth, Fault::None),
+            Disturbance::ReauthRefused => (RedisFault::RefuseAuth, Fault::None),
+            Disturbance::RedisRefusesAuth => (RedisFault::RefuseAuth, Fault::None),
+            Disturbance::RedisIgnoresAuth => (RedisFault::HangAuth, Fault::None),
+            Disturbance::ReauthUnanswered => (RedisFault::HangReauth, Fault::None),
             Disturbance::DelayAnswers => {
                 let delay = Duration::from_millis(random.u64(5..100));
                 (RedisFault::None, Fault::Delay(delay))
@@ -206,7 +206,10 @@ impl World {
                 let mut admin = self.redis.admin().await;
                 let mut kill = redis::cmd("CLIENT");
                 kill.arg(&["KILL", "SKIPME", "yes"]);
-                let killed: u64 = kill.query_async(&mut admin).await.expect("it may");
+                let killed: u64 = kill
+                    .query_async(&mut admin)
+                    .await
+                    .expect("the administrator may");
                 assert!(killed > 0, "there were connections");
             }
             Disturbance::RedisRestarts => {
@@ -223,14 +226,14 @@ impl World {
                 self.to_redis.reset_all();
                 sleep(outage).await;
             }
-            Disturbance::RedisRefusesSignIns | Disturbance::RedisLosesSignIns => {
+            Disturbance::RedisRefusesAuth | Disturbance::RedisIgnoresAuth => {
                 controls.disconnect_all();
                 sleep(outage).await;
             }
             Disturbance::RedisBlackHoled
             | Disturbance::RedisHalfOpen
             | Disturbance::RedisThrottled => sleep(outage).await,
-            Disturbance::EntraAwayPastTheEnd => {
+            Disturbance::EntraAwayPastExpiry => {
                 sleep(TOKEN_LIFETIME + Duration::from_secs(2)).await;
             }
             _ => sleep(hiccup).await,

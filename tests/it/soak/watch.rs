@@ -24,7 +24,7 @@ pub(super) struct Sample {
     pub(super) refused: f64,
     /// Expiry of the current token, and of the one that connections are authenticated with.
     pub(super) token: f64,
-    pub(super) signed_in: f64,
+    pub(super) connections_token: f64,
     pub(super) resident: f64,
     pub(super) descriptors: f64,
     pub(super) tasks: f64,
@@ -42,7 +42,7 @@ impl Sample {
             accepted: again("outcome=\"success\""),
             refused: again("outcome=\"failure\""),
             token: value("entra_token_expiry_timestamp_seconds", &[]),
-            signed_in: value("redis_connection_token_expiry_timestamp_seconds", &[]),
+            connections_token: value("redis_connection_token_expiry_timestamp_seconds", &[]),
             resident: value("process_resident_memory_bytes", &[]),
             descriptors: value("process_open_fds", &[]),
             tasks: value("tokio_live_tasks_count", &[]),
@@ -50,11 +50,11 @@ impl Sample {
     }
 
     /// Returns whether all connections are open and on the newest token, which lives for `left` at least.
-    pub(super) fn is_well(&self, left: Duration) -> bool {
+    pub(super) fn is_healthy(&self, left: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.expect("it is after 1970").as_secs_f64();
         self.connections == 2.0
-            && self.token == self.signed_in
+            && self.token == self.connections_token
             && self.token >= now + left.as_secs_f64()
     }
 }
@@ -70,7 +70,7 @@ impl Sum for Sample {
             accepted: sum.accepted + one.accepted,
             refused: sum.refused + one.refused,
             token: f64::NAN,
-            signed_in: f64::NAN,
+            connections_token: f64::NAN,
             resident: sum.resident + one.resident,
             descriptors: sum.descriptors + one.descriptors,
             tasks: sum.tasks + one.tasks,

@@ -1,7 +1,7 @@
 //! A TCP proxy that makes faults, between the service and Redis or between the service and Entra ID.
 //!
 //! It passes bytes, TLS included, without a change. A fault applies to the connections that are
-//! open and to new ones, until another takes its place; bytes that were delayed then go on their way.
+//! open and to new ones, until another takes its place; bytes that were delayed are then forwarded.
 
 use std::{
     sync::{
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
     BlackHole,
     /// Bytes of the client reach the server; the server's bytes, and its close, do not reach the client.
     HalfOpen,
-    /// New connections are reset; those that are open go on.
+    /// New connections are reset; those that are open stay.
     Refuse,
 }
 
@@ -100,7 +100,7 @@ impl Proxy {
         self.shared.to_reset.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Nothing passes any more on the first `count` connections, and they are not closed; the others go on.
+    /// Nothing passes any more on the first `count` connections, and they are not closed; the others stay usable.
     pub(crate) fn forget(&self, count: u64) {
         self.shared.forgotten.send_replace(count);
     }
@@ -176,7 +176,7 @@ async fn pass(
     let mut passed_since = (Fault::None, 0_u64);
     'pieces: loop {
         let mut length = from.read(&mut piece).await.unwrap_or(0);
-        // Delayed bytes go on when the fault is over.
+        // Delayed bytes are forwarded when the fault is over.
         let now = loop {
             let now = *fault.borrow_and_update();
             match now {

@@ -37,7 +37,7 @@ impl Node {
                 &path,
                 "--cluster-node-timeout",
                 "1000",
-                // The slots of the primaries that are left go on being served.
+                // The slots of the remaining primaries are still served.
                 "--cluster-require-full-coverage",
                 "no",
                 "--cluster-allow-replica-migration",
@@ -99,7 +99,7 @@ impl RedisCluster {
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
             let node = Node::start().await;
-            // Epochs of their own spare the nodes a conflict that they would settle only after a while.
+            // Epochs of their own spare the nodes a conflict that they would resolve only after a while.
             let epoch = (index + 1).to_string();
             node.ask::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch])
                 .await;
@@ -171,8 +171,8 @@ impl RedisCluster {
                 let has = slots.iter().any(|range| range.contains(&slot));
                 has.then_some(id)
             })?;
-            let (master, _) = self.living().find(|(_, node)| node.id == id)?;
-            if *found.get_or_insert(master) != master {
+            let (primary, _) = self.living().find(|(_, node)| node.id == id)?;
+            if *found.get_or_insert(primary) != primary {
                 return None;
             }
         }
@@ -222,13 +222,16 @@ impl RedisCluster {
 
     /// Waits until all living nodes agree on another node than `lost` for the slot, and returns it.
     pub(crate) async fn wait_for_failover(&self, slot: u16, lost: usize) -> usize {
-        let mut master = None;
+        let mut primary = None;
         eventually("a replica takes over", async || {
-            master = self.primary_of(slot).await.filter(|&master| master != lost);
-            master.is_some()
+            primary = self
+                .primary_of(slot)
+                .await
+                .filter(|&primary| primary != lost);
+            primary.is_some()
         })
         .await;
-        master.expect("it was waited for")
+        primary.expect("eventually waited for it")
     }
 
     /// Adds a primary without slots, and returns its index.
@@ -255,10 +258,10 @@ impl RedisCluster {
             let migrating = [&set_slot[..], &["MIGRATING", &target.id]].concat();
             ask::<()>(&mut target_admin, &importing)
                 .await
-                .expect("it may import");
+                .expect("the node imports the slot");
             ask::<()>(&mut source_admin, &migrating)
                 .await
-                .expect("it may migrate");
+                .expect("the node migrates the slot");
             loop {
                 let some = ["CLUSTER", "GETKEYSINSLOT", &slot, "100"];
                 let keys: Vec<String> = ask(&mut source_admin, &some)
@@ -350,7 +353,7 @@ impl RedisCluster {
 
 /// The primaries in a reply to `CLUSTER NODES`, each with the epoch of its claim and the slots it claims.
 fn primaries(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> {
-    let masters = map.lines().filter_map(|line| {
+    let primaries = map.lines().filter_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         let is_master = words[2].split(',').any(|flag| flag == "master");
         let slots = words.iter().skip(8).filter_map(|range| {
@@ -360,5 +363,5 @@ fn primaries(map: &str) -> BTreeMap<String, (String, Vec<RangeInclusive<u16>>)> 
         });
         is_master.then(|| (words[0].to_owned(), (words[6].to_owned(), slots.collect())))
     });
-    masters.collect()
+    primaries.collect()
 }

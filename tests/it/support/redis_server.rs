@@ -11,7 +11,7 @@ use super::{Certificates, LIMIT, Port, eventually, raise_file_limit};
 
 pub(crate) struct RedisServer {
     child: Child,
-    /// Plain text; for administration, and for the emulator's front.
+    /// Plain text; for administration, and for the emulator's proxy.
     pub(crate) port: u16,
     /// TLS, where certificates were given.
     pub(crate) tls_port: u16,
@@ -80,7 +80,7 @@ impl RedisServer {
         let _ = self.child.wait();
     }
 
-    /// Stops it from saying anything, until it is resumed or killed: to its peers, a machine that is gone.
+    /// Suspends it until it is resumed or killed: to its peers, a machine that is gone.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
@@ -120,11 +120,11 @@ impl RedisServer {
     pub(super) async fn try_admin(&self) -> redis::RedisResult<MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
         // The client's own half second for a reply is too little for MIGRATE where the machine is busy.
-        let patient = AsyncConnectionConfig::new()
+        let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(LIMIT))
             .set_response_timeout(Some(LIMIT));
         client
-            .get_multiplexed_async_connection_with_config(&patient)
+            .get_multiplexed_async_connection_with_config(&config)
             .await
     }
 

@@ -198,7 +198,7 @@ impl Service {
                 }
                 status.expect("it is our child")
             }
-            Err(_) => panic!("it did not end, log:\n{}", self.log()),
+            Err(_) => panic!("it did not exit, log:\n{}", self.log()),
         }
     }
 }
@@ -236,7 +236,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 /// An HTTP client without proxies.
 pub(crate) fn client() -> reqwest::Client {
     let client = client_trusting(&[]).build();
-    client.expect("there is nothing to go wrong")
+    client.expect("a client without TLS files")
 }
 
 /// A builder of HTTP clients without proxies that trust these certificates alone.

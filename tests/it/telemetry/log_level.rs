@@ -90,7 +90,7 @@ async fn only_this_machine_may_ask_and_only_on_the_admin_port() {
     let far = client_trusting(&[])
         .local_address(std::net::IpAddr::from([127, 0, 0, 2]))
         .build()
-        .expect("nothing to go wrong");
+        .expect("a client without TLS files");
     for request in [far.get(&near), far.put(&near).body("off")] {
         let answer = request.send().await.expect("it answers");
         assert_eq!(answer.status(), 403);

@@ -293,7 +293,7 @@ async fn promtool(text: &str) -> (bool, String) {
     let mut stdin = promtool.stdin.take().expect("it is piped");
     stdin.write_all(text.as_bytes()).await.expect("it reads");
     drop(stdin);
-    let output = promtool.wait_with_output().await.expect("it ends");
+    let output = promtool.wait_with_output().await.expect("promtool exits");
     let text = [output.stdout, output.stderr].concat();
     (
         output.status.success(),

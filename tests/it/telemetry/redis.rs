@@ -62,7 +62,7 @@ async fn a_failed_commands_span_has_its_error_type_and_the_code_of_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_a_connection_shows_it() {
-    for (patience, status) in [("20s", 200), ("200ms", 503)] {
+    for (command_timeout, status) in [("20s", 200), ("200ms", 503)] {
         let redis = RedisServer::start().await;
         redis.pause();
         let collector = Collector::start().await;
@@ -70,7 +70,7 @@ async fn a_request_that_waits_for_a_connection_shows_it() {
             ("REDIS_ENDPOINT", redis.address()),
             ("REDIS_AUTH", "none".to_owned()),
             ("REDIS_TLS", "false".to_owned()),
-            ("REDIS_COMMAND_TIMEOUT", patience.to_owned()),
+            ("REDIS_COMMAND_TIMEOUT", command_timeout.to_owned()),
             ("REDIS_CONNECT_TIMEOUT", "20s".to_owned()),
             ("REQUEST_TIMEOUT", "20s".to_owned()),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),

@@ -16,9 +16,9 @@ async fn silent() -> (String, tokio::task::JoinHandle<()>) {
     let listener = listener.expect("loopback has free ports");
     let address = listener.local_addr().expect("it is bound");
     let holder = tokio::spawn(async move {
-        let mut held = Vec::new();
+        let mut open = Vec::new();
         while let Ok(connection) = listener.accept().await {
-            held.push(connection);
+            open.push(connection);
         }
     });
     (format!("http://{address}"), holder)
@@ -58,10 +58,10 @@ async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
         service.signal("-TERM");
         assert!(service.end().await.success());
         let log = service.log();
-        let said = log
+        let reported = log
             .matches("export to the OpenTelemetry collector failed")
             .count();
-        assert_eq!(said, 2, "once a signal, {protocol}: {log}");
+        assert_eq!(reported, 2, "once a signal, {protocol}: {log}");
     }
 }
 
@@ -69,7 +69,7 @@ async fn a_collector_that_is_away_costs_counted_drops_and_one_line() {
 async fn a_collector_that_never_answers_delays_neither_requests_nor_the_exit() {
     for protocol in ["grpc", "http/protobuf"] {
         let azure = Azure::with_lifetime(60).await;
-        let (endpoint, _held) = silent().await;
+        let (endpoint, _open) = silent().await;
         let mut service = exporting(
             &azure,
             &endpoint,

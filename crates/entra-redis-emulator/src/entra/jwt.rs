@@ -21,7 +21,7 @@ pub(crate) struct Jwt<'a> {
     pub(crate) signature: Vec<u8>,
 }
 
-/// The key that is said to have signed, and the algorithm.
+/// The key and the algorithm that the header names.
 #[derive(Deserialize)]
 pub(crate) struct Header {
     pub(crate) alg: String,

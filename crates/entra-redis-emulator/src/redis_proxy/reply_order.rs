@@ -1,6 +1,6 @@
 //! The order of replies on one connection: the gate's own between those of the server.
 //!
-//! For each command the gate reports who replies, the server or the gate itself. The server's bytes pass through in
+//! For each command the gate reports which of the two replies, the server or the gate itself. The server's bytes pass through in
 //! whatever pieces they arrive; only replies that may name a cluster's nodes, which are shard maps and errors, are kept back
 //! until they are complete, and rewritten by [`addresses`]. Pushes pass without being counted.
 //!

@@ -37,7 +37,7 @@ async fn nothing_is_left_after_the_end() {
         let exists = std::fs::exists(azure.variable(name));
         assert!(!exists.expect("a readable directory"), "{name}");
     }
-    eventually("every task has ended", async || tasks() == 0).await;
+    eventually("every task has exited", async || tasks() == 0).await;
 }
 
 #[tokio::test]

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_is_told_from_an_unreachable_host() {
+    fn a_refused_connection_differs_from_an_unreachable_host() {
         for (kind, expected) in [
             (io::ErrorKind::ConnectionRefused, Fault::ConnectionRefused),
             (io::ErrorKind::HostUnreachable, Fault::Unreachable),

@@ -82,43 +82,8 @@ pub(super) fn redis(
         raw.redis_clustering_policy,
         clustering_policy,
     );
-    // First parsed into `AuthName`, because `key` is complete only with REDIS_KEY.
     let tls = parser.defaulted("REDIS_TLS", raw.redis_tls, parse::boolean);
-    let auth = parser.defaulted("REDIS_AUTH", raw.redis_auth, auth_name);
-    let key = raw.redis_key.map(Secret::new);
-    if key.is_some() && auth != AuthName::Key {
-        warnings.push(Warning::UnusedKey);
-    }
-    let auth = match (auth, key) {
-        (AuthName::Entra, _) => {
-            if !tls {
-                parser.fault(
-                    "REDIS_TLS",
-                    Some("`false`".to_owned()),
-                    "true while REDIS_AUTH is entra: a token never travels in the clear",
-                );
-            }
-            Auth::Entra
-        }
-        (AuthName::Key, Some(key)) if parse::is_token(key.expose()) => {
-            parser.fault(
-                "REDIS_KEY",
-                Some("(a token)".to_owned()),
-                "the cache's access key: a token expires within hours and would not be renewed; unset REDIS_AUTH and REDIS_KEY, and the service gets its own",
-            );
-            Auth::None
-        }
-        (AuthName::Key, Some(key)) => Auth::Key(key),
-        (AuthName::Key, None) => {
-            parser.fault(
-                "REDIS_KEY",
-                None,
-                "the access key, because REDIS_AUTH is key",
-            );
-            Auth::None
-        }
-        (AuthName::None, _) => Auth::None,
-    };
+    let auth = auth(parser, raw.redis_auth, raw.redis_key, tls, warnings);
     let ca_file = parser.optional("REDIS_CA_FILE", raw.redis_ca_file, parse::certificates);
     let pool_size = parser.defaulted("REDIS_POOL_SIZE", raw.redis_pool_size, parse::pool_size);
     let connect_timeout = parser.defaulted(
@@ -142,6 +107,57 @@ pub(super) fn redis(
         connect_timeout,
         command_timeout,
     })
+}
+
+/// Parses `REDIS_AUTH` with the key that belongs to it, and checks it against `REDIS_TLS`.
+fn auth(
+    parser: &mut Parser<'_>,
+    raw: Option<String>,
+    key: Option<String>,
+    tls: bool,
+    warnings: &mut Vec<Warning>,
+) -> Auth {
+    // First parsed into `AuthName`, because `key` is complete only with REDIS_KEY.
+    let name = parser.defaulted("REDIS_AUTH", raw, auth_name);
+    let key = key.map(Secret::new);
+    if key.is_some() && name != AuthName::Key {
+        warnings.push(Warning::UnusedKey);
+    }
+    match name {
+        AuthName::Entra => {
+            if !tls {
+                parser.fault(
+                    "REDIS_TLS",
+                    Some("`false`".to_owned()),
+                    "true while REDIS_AUTH is entra: a token must not be sent unencrypted",
+                );
+            }
+            Auth::Entra
+        }
+        AuthName::Key => access_key(parser, key).map_or(Auth::None, Auth::Key),
+        AuthName::None => Auth::None,
+    }
+}
+
+/// Checks the access key that `REDIS_AUTH=key` needs.
+fn access_key(parser: &mut Parser<'_>, key: Option<Secret>) -> Option<Secret> {
+    let Some(key) = key else {
+        parser.fault(
+            "REDIS_KEY",
+            None,
+            "the access key, because REDIS_AUTH is key",
+        );
+        return None;
+    };
+    if parse::is_token(key.expose()) {
+        parser.fault(
+            "REDIS_KEY",
+            Some("(a token)".to_owned()),
+            "the cache's access key: a token expires within hours and would not be renewed; unset REDIS_AUTH and REDIS_KEY, and the service gets its own",
+        );
+        return None;
+    }
+    Some(key)
 }
 
 pub(super) fn identity(parser: &mut Parser<'_>, raw: IdentityVariables) -> Identity {

@@ -1,7 +1,7 @@
 //! Azure's credential chain as one token source.
 //!
 //! # Invariants
-//! - The choice (see `chain`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
+//! - The choice (see `selection`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
 //!   as its node.
 //! - A configured credential that fails is retried, never skipped.
 
@@ -24,8 +24,8 @@ use tracing::{info, warn};
 
 use self::candidate::{probe_imds, reason};
 use super::{
-    chain::{self, Selection},
     claims,
+    selection::{self, Selection},
     source::{AccessToken, Error, Skipped, TokenSource},
 };
 use crate::{
@@ -112,7 +112,7 @@ impl AzureCredential {
                 .no_proxy()
                 .build()
                 .map_err(|source| Error::HttpClient(source.into()))?,
-            selection: chain::select(&identity),
+            selection: selection::select(&identity),
             identity,
             chosen: OnceLock::new(),
         };
@@ -150,26 +150,21 @@ impl AzureCredential {
     async fn choose(&self) -> Result<AzureToken, Error> {
         let mut skipped = Skipped::default();
         for &name in &self.selection.candidates {
-            let result = match name {
-                CredentialName::ManagedIdentityCredential => match probe_imds(&self.local).await {
-                    Ok(()) => {
-                        // It exists, so it is configured: from here on a failure is retried, not skipped.
-                        self.keep(name, &skipped);
-                        return self.request(name).await;
-                    }
-                    Err(reason) => Err(reason.to_owned()),
-                },
-                _ => {
-                    let result = self.request(name).await;
-                    result.map_err(|error| reason(name, &error))
+            if name == CredentialName::ManagedIdentityCredential {
+                if let Err(reason) = probe_imds(&self.local).await {
+                    skipped.push(name, reason.to_owned());
+                    continue;
                 }
-            };
-            match result {
+                // It exists, so it is configured: from here on a failure is retried, not skipped.
+                self.keep(name, &skipped);
+                return self.request(name).await;
+            }
+            match self.request(name).await {
                 Ok(token) => {
                     self.keep(name, &skipped);
                     return Ok(token);
                 }
-                Err(reason) => skipped.push(name, reason),
+                Err(error) => skipped.push(name, reason(name, &error)),
             }
         }
         Err(Error::Unavailable(self.all_reasons(skipped)))

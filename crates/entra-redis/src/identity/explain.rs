@@ -62,7 +62,7 @@ pub(super) fn managed_identity(status: u16) -> Option<&'static str> {
         400 => {
             "the identity is not assigned to this app or machine: assign it, or set AZURE_CLIENT_ID to the client id of one that is"
         }
-        401 => "IDENTITY_HEADER is wrong: the platform sets it, do not set it yourself",
+        401 => "IDENTITY_HEADER is wrong: the platform sets it, remove your own value",
         404 | 410 => "the endpoint has no identity yet: check that one is assigned",
         429 => "this machine sends too many requests to the endpoint: the request is retried later",
         _ => return None,

@@ -61,7 +61,7 @@ impl AccessToken {
 #[non_exhaustive]
 pub enum Error {
     /// The source did not answer within the timeout of one attempt.
-    #[error("no answer within {}", Seconds(*.0))]
+    #[error("no response within {}", Seconds(*.0))]
     TimedOut(Duration),
     /// No credential of the chain can be used on this machine.
     #[error("no credential is available: {0}")]
@@ -97,7 +97,7 @@ pub enum Error {
         source: super::certificate::CertificateError,
     },
     /// The source could not be reached, or returned something unusable.
-    #[error("{credential} got no token")]
+    #[error("{credential} could not get a token")]
     Failed {
         /// The credential's name.
         credential: &'static str,
@@ -156,7 +156,7 @@ impl FailureKind {
     /// Returns a short phrase for display.
     pub fn description(self) -> &'static str {
         match self {
-            Self::TimedOut => "the credential did not answer in time",
+            Self::TimedOut => "the credential did not respond in time",
             Self::Unavailable => "no credential is available",
             Self::Refused => "the credential was refused",
             Self::Failed => "the credential could not be reached",

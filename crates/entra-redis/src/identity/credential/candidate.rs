@@ -23,7 +23,7 @@ pub(super) async fn probe_imds(client: &reqwest::Client) -> Result<(), &'static 
             Err("not set: IDENTITY_ENDPOINT, and 169.254.169.254 is not Azure's metadata service")
         }
         Err(_) => Err(
-            "not set: IDENTITY_ENDPOINT, and nothing answers at 169.254.169.254; in Azure, is an identity assigned to this app?",
+            "not set: IDENTITY_ENDPOINT, and nothing responds at 169.254.169.254; in Azure, check that an identity is assigned to this app",
         ),
     }
 }
@@ -35,9 +35,9 @@ pub(super) fn reason(name: CredentialName, error: &Error) -> String {
         None => error.to_string(),
     };
     match name {
-        CredentialName::AzureCliCredential => format!("{cause} (sign in with `az login`)"),
+        CredentialName::AzureCliCredential => format!("{cause} (log in with `az login`)"),
         CredentialName::AzureDeveloperCliCredential => {
-            format!("{cause} (sign in with `azd auth login`)")
+            format!("{cause} (log in with `azd auth login`)")
         }
         _ => cause,
     }

@@ -97,7 +97,7 @@ impl IncrementLoad {
                 .pool
                 .query_idempotent::<Option<u64>>(redis::cmd("GET").arg(name(*key)))
                 .await
-                .expect("all is well again")
+                .expect("Redis answers again")
                 .unwrap_or(0);
             assert!(
                 (*counted..=counted + unknown).contains(&value),

@@ -198,7 +198,7 @@ impl Validated {
                 let stop = tasks.stop.clone();
                 tasks.tracker.spawn(async move {
                     stop.run_until_cancelled(detected).await;
-                    guard.disarm(); // its end is no fault, a panic is
+                    guard.disarm(); // it may exit, but not panic
                 });
             }
         }

@@ -13,7 +13,7 @@ pub enum Error {
     /// There is no valid token to authenticate with, and no open connection with an earlier token.
     #[error("no valid token to authenticate with")]
     NoToken,
-    /// No connection is open yet, and opening one takes long.
+    /// No connection was open in time; one is being opened.
     #[error("no connection to Redis yet: still connecting")]
     Opening,
     /// No connection is open and the latest attempt to open one failed.
@@ -157,12 +157,12 @@ fn slot_name(slot: Option<u16>) -> String {
 /// The reply of Redis that refused AUTH or CLUSTER SLOTS, or the reason why there was none.
 ///
 /// Servers repeat the arguments of commands that they do not know, and redis-rs repeats replies that it does not expect:
-/// neither is in here.
-#[derive(Debug, Clone, thiserror::Error)]
+/// neither is included.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(Answer);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     /// An error reply: its code, and its text without arguments.
     Error(Box<str>, Option<Box<str>>),

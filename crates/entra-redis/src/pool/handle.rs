@@ -65,7 +65,7 @@ pub struct PoolStatus {
 pub struct Answering {
     /// All primaries; 1 if Redis is one endpoint.
     pub primaries: usize,
-    /// Primaries that answered PING, be it with NOPERM.
+    /// Primaries that answered PING; a refusal with NOPERM is an answer.
     pub primaries_answering: usize,
 }
 
@@ -82,7 +82,7 @@ impl Pool {
     /// follows from the command. Dropping the future has no effect.
     ///
     /// # Errors
-    /// At once and by name, if there is no live token or attempts to connect fail; [`Error::Opening`] if no connection was
+    /// At once and with the reason, if there is no live token or attempts to connect fail; [`Error::Opening`] if no connection was
     /// open in time.
     pub async fn get(&self) -> Result<Connection, Error> {
         self.route().await.map(Connection)

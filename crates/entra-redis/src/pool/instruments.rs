@@ -40,28 +40,28 @@ pub fn describe() {
     describe_histogram!(
         OPERATION_DURATION,
         Unit::Seconds,
-        "Duration of commands, including waits for a connection and retries, by command and error"
+        "Duration of Redis commands, including time spent waiting for a connection and retrying, by command and error"
     );
     describe_gauge!(
         CONNECTION_COUNT,
-        "Open, authenticated connections by state; shared connections are always `used`"
+        "Open, authenticated Redis connections by state; always `used`, because callers share connections"
     );
     describe_counter!(
         RETRIES,
-        "Commands sent again: the connection was lost or refused them, or the cluster pointed elsewhere"
+        "Times a Redis command was sent again, because the connection was lost, Redis did not run it, or the cluster redirected it"
     );
-    describe_counter!(OPENED, "Connections opened and authenticated");
+    describe_counter!(OPENED, "Redis connections opened and authenticated");
     describe_counter!(
         CLOSED,
-        "Connections closed, by reason: lost, silent, refused (NOAUTH), expired or shutdown"
+        "Redis connections closed, by reason: lost, silent (no reply), refused (NOAUTH), expired (token) or shutdown"
     );
     describe_counter!(
         AUTH,
-        "AUTH commands by kind (connect or reauth) and outcome (success or failure)"
+        "AUTH commands sent to Redis, by kind (connect or reauth) and outcome (success or failure)"
     );
     describe_gauge!(
         EXPIRY,
         Unit::Seconds,
-        "Earliest expiry of the tokens of open connections, in seconds since the epoch"
+        "Earliest expiry time of the tokens that open Redis connections use, in seconds since the Unix epoch"
     );
 }

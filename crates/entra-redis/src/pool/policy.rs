@@ -4,7 +4,7 @@
 //! - The policy is decided once in a pool's life, as soon as a connection to the endpoint is authenticated, and only by a
 //!   reply: slots mean a cluster, a refusal means one endpoint. Without a reply, or after a temporary one, the server is
 //!   asked again.
-//! - [`judge`] decides and does nothing; [`detect`] asks and decides nothing.
+//! - [`judge`] decides and has no side effects; [`detect`] asks and leaves the decision to it.
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -38,8 +38,8 @@ enum Reason {
     Configured(ClusteringPolicy),
     /// The number of primaries in the slot map.
     Slots(usize),
-    /// The code with which CLUSTER SLOTS was refused.
-    Refused(String),
+    /// The error reply to CLUSTER SLOTS.
+    Refused(Refusal),
     /// The reply to CLUSTER SLOTS is not a list of slots.
     NoSlots,
 }
@@ -54,7 +54,7 @@ impl Clustering {
     /// Returns the error code with which the server refused CLUSTER SLOTS, if that decided.
     pub fn refusal_code(&self) -> Option<&str> {
         match &self.reason {
-            Reason::Refused(code) => Some(code),
+            Reason::Refused(refusal) => refusal.code(),
             Reason::Configured(_) | Reason::Slots(_) | Reason::NoSlots => None,
         }
     }
@@ -78,7 +78,8 @@ impl fmt::Display for Clustering {
             Reason::Configured(policy) => write!(f, "because REDIS_CLUSTERING_POLICY is {policy}"),
             Reason::Slots(1) => f.write_str("because CLUSTER SLOTS returned 1 primary"),
             Reason::Slots(count) => write!(f, "because CLUSTER SLOTS returned {count} primaries"),
-            Reason::Refused(code) => {
+            Reason::Refused(refusal) => {
+                let code = refusal.code().unwrap_or_default();
                 write!(f, "because the server refuses CLUSTER SLOTS with {code}")
             }
             Reason::NoSlots => f.write_str("because CLUSTER SLOTS returned no list of slots"),
@@ -134,8 +135,7 @@ fn judge(
                     source,
                 }))
             } else {
-                let code = source.code().unwrap_or_default().to_owned();
-                let clustering = Clustering::one_endpoint(Reason::Refused(code));
+                let clustering = Clustering::one_endpoint(Reason::Refused(source));
                 Ok(Decision::OneEndpoint(clustering))
             }
         }
@@ -199,7 +199,7 @@ pub(super) async fn detect(
         let reply = connection.send(&command).await.ok();
         let reason = match judge(policy, &seed.address, reply) {
             Ok(decision) => {
-                log_refusal(&decision);
+                log_refusal(&seed.address, &decision);
                 return decision;
             }
             Err(Undecided::NoReply) => None,
@@ -208,7 +208,7 @@ pub(super) async fn detect(
         if let Some(error) = &reason {
             let text = ErrorChain(error).to_string();
             if last_reported.as_ref() != Some(&text) {
-                warn!(error = text, "clustering policy not usable yet");
+                warn!(server.address = %seed.address, error = text, "clustering policy not usable yet");
                 last_reported = Some(text);
             }
         }
@@ -217,20 +217,22 @@ pub(super) async fn detect(
     }
 }
 
-fn log_refusal(decision: &Decision) {
+fn log_refusal(address: &Endpoint, decision: &Decision) {
     if let Decision::OneEndpoint(Clustering {
-        reason: Reason::Refused(code),
+        reason: Reason::Refused(refusal),
         ..
     }) = decision
     {
-        if code == "NOPERM" {
+        if refusal.code() == Some("NOPERM") {
             warn!(
-                redis.code = code,
+                server.address = %address,
+                error = %refusal,
                 "CLUSTER SLOTS is not permitted; assuming one endpoint. If the cache is a cluster, allow `+cluster|slots`"
             );
         } else {
             info!(
-                redis.code = code,
+                server.address = %address,
+                error = %refusal,
                 "CLUSTER SLOTS refused; assuming one endpoint"
             );
         }
@@ -242,10 +244,10 @@ mod tests {
     use super::*;
 
     fn reply(resp: &str) -> Option<Value> {
-        Some(redis::parse_redis_value(resp.as_bytes()).expect("RESP"))
+        Some(redis::parse_redis_value(resp.as_bytes()).expect("a RESP value"))
     }
 
-    /// The decision in short, or the error.
+    /// Returns a short text of the decision or the error.
     fn judged(policy: ClusteringPolicy, reply: Option<Value>) -> String {
         let endpoint = Endpoint::announced("name.region.redis.azure.net", 10000);
         match judge(policy, &endpoint, reply) {
@@ -270,11 +272,19 @@ mod tests {
         let noperm = "-NOPERM User has no permissions to run the 'cluster|slots' command\r\n";
         let disabled = "-ERR This instance has cluster support disabled\r\n";
         let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+        let one = "*2\r\n\
+            *3\r\n:0\r\n:100\r\n*2\r\n$8\r\n10.0.0.4\r\n:8501\r\n\
+            *3\r\n:102\r\n:16383\r\n*2\r\n$8\r\n10.0.0.4\r\n:8501\r\n";
         for (policy, resp, expected) in [
             (
                 Auto,
                 two,
                 "OSSCluster, because CLUSTER SLOTS returned 2 primaries; 2 ranges",
+            ),
+            (
+                Auto,
+                one,
+                "OSSCluster, because CLUSTER SLOTS returned 1 primary; 2 ranges",
             ),
             (
                 OssCluster,
@@ -295,6 +305,19 @@ mod tests {
             (OssCluster, noperm, "not a cluster"),
             (Auto, loading, "undecided"),
             (OssCluster, loading, "undecided"),
+            (Auto, "-NOAUTH Authentication required.\r\n", "undecided"),
+            (
+                Auto,
+                "-BUSY Redis is busy running a script.\r\n",
+                "undecided",
+            ),
+            (Auto, "-CLUSTERDOWN The cluster is down\r\n", "undecided"),
+            (
+                Auto,
+                "-MASTERDOWN Link with MASTER is down\r\n",
+                "undecided",
+            ),
+            (Auto, "-TRYAGAIN Try again later\r\n", "undecided"),
             (Auto, "*0\r\n", "no primary"),
             (OssCluster, "*0\r\n", "no primary"),
             (
@@ -308,5 +331,35 @@ mod tests {
         }
         assert_eq!(judged(Auto, None), "no reply");
         assert_eq!(judged(OssCluster, None), "no reply");
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_its_text() {
+        let endpoint = Endpoint::announced("name.region.redis.azure.net", 10000);
+        let disabled = reply("-ERR This instance has cluster support disabled\r\n");
+        match judge(ClusteringPolicy::Auto, &endpoint, disabled) {
+            Ok(Decision::OneEndpoint(clustering)) => {
+                assert_eq!(clustering.refusal_code(), Some("ERR"));
+                let Reason::Refused(refusal) = clustering.reason else {
+                    panic!("{clustering} has another reason");
+                };
+                let text = "ERR This instance has cluster support disabled";
+                assert_eq!(refusal.to_string(), text);
+            }
+            other => panic!("{other:?} is another decision"),
+        }
+    }
+
+    #[test]
+    fn only_the_policies_of_one_endpoint_need_no_reply() {
+        use ClusteringPolicy::{Auto, EnterpriseCluster, NoCluster, OssCluster};
+        for policy in [Auto, OssCluster] {
+            assert_eq!(configured(policy), None, "{policy}");
+        }
+        for policy in [EnterpriseCluster, NoCluster] {
+            let clustering = configured(policy).expect("a decision");
+            assert!(!clustering.is_cluster(), "{policy}");
+            assert_eq!(clustering.refusal_code(), None, "{policy}");
+        }
     }
 }

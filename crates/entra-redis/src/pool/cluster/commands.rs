@@ -5,7 +5,7 @@
 //! arguments. The server judges everything else, above all that a command's keys share a slot: its CROSSSLOT reaches the
 //! caller.
 //!
-//! Exactly those commands are split by slot that Azure's proxy splits under the EnterpriseCluster policy (Azure page
+//! The commands that are split by slot are exactly those that Azure's proxy splits under the EnterpriseCluster policy (Azure page
 //! "Azure Managed Redis architecture"), so that a program behaves alike under both.
 
 use redis::{Arg, Cmd};
@@ -27,14 +27,14 @@ pub(super) enum RoutingTarget {
     Nowhere(&'static str),
 }
 
-/// The way in which the replies of several nodes become one.
+/// The method by which the replies of several nodes are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Combine {
     /// They are equal.
     Same,
     /// Integers: their sum.
     Sum,
-    /// Arrays of 0 and 1: 1 where all arrays have 1.
+    /// Arrays of 0 and 1: 1 if all arrays have 1.
     All,
     /// Arrays: their concatenation.
     Concatenation,
@@ -42,7 +42,7 @@ pub(super) enum Combine {
     ByKey,
 }
 
-/// The length of the longest command name in the table.
+/// At least the length of each command name in the table: longer ones are not compared with it.
 const LONGEST_NAME: usize = 16;
 
 /// Returns the routing target of `command`.

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - A request is sent again only if Redis did not run it. [`not_run`] has the list of replies that report this.
-//! - [`next`] decides and does nothing; [`Cluster::deliver`] acts and decides nothing.
+//! - [`next`] decides and has no side effects; [`Cluster::deliver`] acts and leaves the decision to it.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,7 +25,7 @@ use crate::env::Endpoint;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Redirections in a row that are followed without a pause. A slot on its way to another node usually causes two.
+/// Redirections in a row that are followed without a pause. A slot that is being migrated usually causes two.
 const REDIRECTIONS_AT_ONCE: u32 = 4;
 
 /// The destination of a request.
@@ -43,7 +43,7 @@ pub(super) enum Destination<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Redirection {
     pub(super) address: Endpoint,
-    /// The slot is on its way there: the node serves only a command behind ASKING.
+    /// The slot is being migrated there: the node serves it only behind ASKING.
     pub(super) asking: bool,
 }
 
@@ -161,8 +161,8 @@ impl Cluster {
             let result = request.send(&mut connection, asking).await;
             let not_run = reported_by(&result, request, &node.address);
             let is_expired = not_run.is_some()
-                && Instant::now()
-                    >= *deadline.get_or_insert_with(|| Instant::now() + self.acquire_timeout);
+                && *deadline.get_or_insert_with(|| Instant::now() + self.acquire_timeout)
+                    <= Instant::now();
             let result = result.map_err(Error::of);
             let may_have_run = result.as_ref().is_err_and(Error::may_have_run);
             let (next, is_map_old) = next(&mut progress, not_run, may_have_run, is_expired);
@@ -257,16 +257,26 @@ mod tests {
         }
     }
 
-    /// Each row: the reason why the request was not run, its fate otherwise, the deadline; the step, and an old map.
+    /// Each row: the reason why the request did not run, whether it may have run, whether the deadline has passed; the
+    /// step, and whether the slot map may be old.
     #[test]
-    fn a_step_follows_from_the_reply() {
+    fn the_next_step_follows_from_the_reply() {
         let moved = || Some(NotRun::Redirected(redirection(false)));
         let ask = || Some(NotRun::Redirected(redirection(true)));
         for (not_run, may_have_run, is_expired, step, is_map_old) in [
             (None, false, false, Next::Finish, false),
             (None, true, false, Next::Finish, true),
+            (None, true, true, Next::Finish, true),
             (moved(), false, true, Next::Finish, false),
+            (ask(), false, true, Next::Finish, false),
             (Some(NotRun::NotReady), false, true, Next::Finish, false),
+            (
+                Some(NotRun::Unauthenticated),
+                false,
+                true,
+                Next::Finish,
+                false,
+            ),
             (
                 Some(NotRun::Unauthenticated),
                 false,
@@ -302,20 +312,64 @@ mod tests {
         }
     }
 
-    #[test]
-    fn redirections_in_a_row_and_repetitions_get_growing_pauses() {
+    /// Returns the pauses after these replies to one request, in milliseconds.
+    fn pauses(replies: impl IntoIterator<Item = NotRun>) -> Vec<Option<u128>> {
         let mut progress = Progress::default();
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            let not_run = Some(NotRun::Redirected(redirection(false)));
-            match next(&mut progress, not_run, false, false).0 {
-                Next::Repeat { pause, .. } => pauses.push(pause.map(|pause| pause.as_millis())),
+        let replies = replies.into_iter();
+        let pauses = replies.map(|not_run| {
+            let is_map_old = !matches!(
+                not_run,
+                NotRun::Unauthenticated | NotRun::Redirected(Redirection { asking: true, .. })
+            );
+            let (step, found) = next(&mut progress, Some(not_run), false, false);
+            assert_eq!(found, is_map_old, "after {progress:?}");
+            match step {
+                Next::Repeat { pause, .. } => pause.map(|pause| pause.as_millis()),
                 Next::Finish => panic!("the deadline has not passed"),
             }
+        });
+        pauses.collect()
+    }
+
+    #[test]
+    fn redirections_in_a_row_and_repetitions_get_growing_pauses() {
+        let growing = [2, 4, 8, 16, 32, 64, 100, 100].map(Some);
+        assert_eq!(pauses(vec![NotRun::NotReady; 8]), growing);
+        for asking in [false, true] {
+            let found = pauses(vec![NotRun::Redirected(redirection(asking)); 12]);
+            assert_eq!(found[..4], [None; 4], "asking {asking}");
+            assert_eq!(found[4..], growing, "asking {asking}");
         }
-        let expected = [2, 4, 8, 16, 32, 64, 100, 100].map(Some);
-        assert_eq!(pauses[..4], [None; 4]);
-        assert_eq!(pauses[4..], expected);
+    }
+
+    #[test]
+    fn a_delivery_counts_redirections_and_pauses_across_other_replies() {
+        use NotRun::{NotReady, Unauthenticated};
+        let moved = || NotRun::Redirected(redirection(false));
+        let ask = || NotRun::Redirected(redirection(true));
+        let replies = [
+            moved(),
+            ask(),
+            NotReady,
+            Unauthenticated,
+            moved(),
+            ask(),
+            Unauthenticated,
+            moved(),
+            NotReady,
+        ];
+        let expected = [
+            None,
+            None,
+            Some(2),
+            None,
+            None,
+            None,
+            None,
+            Some(4),
+            Some(8),
+        ];
+        assert_eq!(pauses(replies), expected);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) enum Reply {
 }
 
 impl Request<'_> {
-    /// Sends the request, behind ASKING where the slot is on its way to this node. ASKING and the request travel in one
+    /// Sends the request, behind ASKING if the slot is being migrated to this node. ASKING and the request travel in one
     /// write: another caller's command must not come between.
     pub(super) async fn send(
         self,

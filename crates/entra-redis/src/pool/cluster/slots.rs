@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_found_as_redis_finds_it() {
+    fn slots_are_computed_as_redis_computes_them() {
         // From the Redis Cluster specification, and `CLUSTER KEYSLOT`.
         assert_eq!(slot_of(b"123456789"), 0x31c3);
         assert_eq!(slot_of(b"foo"), 12182);
@@ -151,7 +151,7 @@ mod tests {
             entry(8193, 8193, bulk(""), 8502),
             entry(8194, 9000, bulk("?"), 8503),
         ]);
-        let ranges = read(&answer, &asked).expect("it is well formed");
+        let ranges = read(&answer, &asked).expect("a list of slots");
         let shown: Vec<String> = ranges
             .iter()
             .map(|(slots, address)| format!("{}-{} {address}", slots.start(), slots.end()))

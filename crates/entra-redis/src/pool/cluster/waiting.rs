@@ -58,7 +58,7 @@ fn after_refresh(was_answered: bool, error: &Error) -> AfterRefresh {
         _ if was_answered => AfterRefresh::Route,
         // An attempt is in progress; the node reports its end.
         Error::Opening => AfterRefresh::Wait,
-        // No node of the cluster answers: waiting is of no use.
+        // No node of the cluster answers: waiting cannot help.
         _ => AfterRefresh::Fail,
     }
 }
@@ -145,6 +145,14 @@ mod tests {
             (Some(Availability::Closed), false, "Pending no primary"),
             (None, false, "Pending no primary"),
             (None, true, "Pending no primary"),
+            // The pool's end reaches the wait when the node reports that it is closed.
+            (Some(Availability::Open), true, "Connected"),
+            (Some(Availability::Opening), true, "Pending opening"),
+            (
+                Some(Availability::Failing(flapping())),
+                true,
+                "Pending unavailable",
+            ),
         ] {
             let row = format!("{availability:?}, stopped {is_stopped}");
             // The pool is closed in no other row, so that its label marks the missing primary.
@@ -160,11 +168,13 @@ mod tests {
 
     #[test]
     fn a_refresh_ends_a_wait_unless_a_connection_is_being_opened() {
+        let endpoint = crate::env::Endpoint::announced("10.0.0.4", 8501);
+        let unavailable = Error::Unavailable(Arc::new(ConnectError::Flapping { endpoint }));
         for (was_answered, error, expected) in [
             (true, Error::Opening, AfterRefresh::Route),
-            (true, Error::NoToken, AfterRefresh::Route),
+            (true, unavailable.clone(), AfterRefresh::Route),
             (false, Error::Opening, AfterRefresh::Wait),
-            (false, Error::NoToken, AfterRefresh::Fail),
+            (false, unavailable, AfterRefresh::Fail),
         ] {
             assert_eq!(after_refresh(was_answered, &error), expected, "{error}");
         }

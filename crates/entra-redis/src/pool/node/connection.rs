@@ -147,14 +147,14 @@ impl ConnectionState {
         self.created_at.elapsed()
     }
 
-    /// Notes a reply.
+    /// Records a reply.
     pub(super) fn mark_responsive(&self) {
         if self.is_unresponsive() {
             self.is_unresponsive.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Notes a command that timed out: callers prefer other connections, and `silence` probes this one.
+    /// Records a command that timed out: callers prefer other connections, and `silence` probes this one.
     pub(super) fn mark_unresponsive(&self) {
         if !self.is_unresponsive.swap(true, Ordering::Relaxed) {
             self.unresponsive.notify_one();
@@ -165,7 +165,7 @@ impl ConnectionState {
         self.is_unresponsive.load(Ordering::Relaxed)
     }
 
-    /// Returns true where a command sent now may wait long for its reply.
+    /// Returns true if a command sent now may wait long for its reply.
     fn is_delayed(&self) -> bool {
         self.is_unresponsive() || self.auth_pending.load(Ordering::Relaxed)
     }
@@ -207,7 +207,7 @@ impl NodeConnection {
         !self.state.is_closed()
     }
 
-    /// Returns true where the connection can be used and is responsive, as far as is known. Callers take these first.
+    /// Returns true if the connection can be used and is responsive, as far as is known. Callers take these first.
     pub(super) fn is_ready(&self) -> bool {
         self.is_open() && !self.state.is_delayed()
     }
@@ -250,7 +250,7 @@ impl NodeConnection {
         }
     }
 
-    /// Notes that the connection works, unless the reply is NOAUTH.
+    /// Records that the connection works, unless the reply is NOAUTH.
     fn observe_reply(&self, value: &Value) {
         self.state.mark_responsive();
         if let Value::ServerError(error) = value

@@ -202,7 +202,7 @@ impl Connector {
         Ok(NodeConnection { session, state })
     }
 
-    /// Returns the AUTH command for the pool's credentials; `None` where there are none.
+    /// Returns the AUTH command for the pool's credentials; `None` without any.
     fn auth_command(&self, token: Option<&Token>) -> Result<Option<Cmd>, ConnectError> {
         match (&self.access.credentials, token) {
             (Credentials::Entra(_), Some(token)) => Ok(Some(auth::auth_with_token(token))),

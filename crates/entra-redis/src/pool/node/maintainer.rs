@@ -31,7 +31,7 @@ pub(in crate::pool) use super::schedule::Availability;
 /// counts the kernel's probes as use in every case: a PING does.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
-/// Closes the node for callers and its connections, on drop. Dropped after the maintainer, also after a panic, so that
+/// A guard that closes the node and its connections. Dropped after the maintainer, also after a panic, so that
 /// nothing is published later.
 pub(super) struct Cleanup {
     pub(super) node: Arc<Node>,
@@ -54,7 +54,7 @@ impl Drop for Cleanup {
 pub(super) struct Maintainer {
     node: Arc<Node>,
     objects: Objects,
-    /// `None` where no token is needed.
+    /// `None` if no token is needed.
     tokens: Option<Tokens>,
     registry: Arc<NodeRegistry>,
     connections: Vec<Object>,
@@ -107,7 +107,7 @@ impl Maintainer {
         }
     }
 
-    /// Takes in changes, publishes them and returns the next step.
+    /// Applies changes, publishes them and returns the next step.
     fn decide(&mut self) -> Action {
         self.drop_closed();
         let wanted = self.node.size.load(Ordering::Relaxed);
@@ -123,11 +123,11 @@ impl Maintainer {
         self.state.next(wanted, Instant::now())
     }
 
-    /// Opens a connection, and takes in meanwhile what happens to the others.
+    /// Opens a connection. Meanwhile keeps publishing changes of the others.
     async fn open_connection(&mut self) -> Result<(), PoolClosed> {
         // A token that arrives from here on is a new one.
         self.tokens.as_mut().map(Tokens::newest);
-        let began = Instant::now();
+        let started = Instant::now();
         let objects = self.objects.clone();
         let attempt = objects.get();
         tokio::pin!(attempt);
@@ -146,7 +146,7 @@ impl Maintainer {
                 self.connections.push(object);
                 self.record(Event::Opened);
             }
-            Err(PoolError::Backend(error)) => self.record_failure(error, began.elapsed()),
+            Err(PoolError::Backend(error)) => self.record_failure(error, started.elapsed()),
             // Only `Closed` can happen, as the pool has no wait limit and no hooks.
             Err(
                 PoolError::Closed
@@ -188,9 +188,10 @@ impl Maintainer {
 
     /// Drops connections that have closed; deadpool finds them closed and forgets them.
     fn drop_closed(&mut self) {
-        let now = Instant::now();
         for lost in self.connections.extract_if(.., |object| !object.is_open()) {
+            // The age is read before the clock: one opened after the latest loss must appear younger than that loss.
             let age = lost.state.age();
+            let now = Instant::now();
             self.state.record(Event::Lost { age }, now, fastrand::f64());
         }
     }
@@ -209,7 +210,7 @@ impl Maintainer {
     }
 }
 
-/// The node's pool was closed: there is nothing more to maintain.
+/// deadpool's pool is closed: there is nothing left to maintain.
 struct PoolClosed;
 
 /// Sends PING on each open connection every minute. The result changes the connection's state as any command's does, so a
@@ -223,7 +224,7 @@ pub(super) async fn keep_alive(node: &Node) {
     }
 }
 
-/// Waits for a token that no attempt has used yet; forever where none is needed.
+/// Waits for a token that no attempt has used yet; forever if none is needed.
 async fn new_token(tokens: &mut Option<Tokens>) {
     match tokens {
         Some(tokens) => {

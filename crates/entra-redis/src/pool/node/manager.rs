@@ -1,7 +1,7 @@
 //! The manager for deadpool, which owns the connections: it opens them and rejects closed ones.
 //!
 //! Neither redis-rs' credentials provider nor deadpool-redis' manager is used: with the first, one refused AUTH ends the
-//! re-authentication of its connection for good; with the second, each `get` costs a PING. Here a connection knows
+//! re-authentication of its connection permanently; with the second, each `get` costs a PING. Here a connection knows
 //! whether it is closed.
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};

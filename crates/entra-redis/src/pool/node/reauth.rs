@@ -34,7 +34,7 @@ use crate::{env::Endpoint, identity::Tokens};
 const STAGGER_SHARE: f64 = 0.05;
 const STAGGER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The backoff between attempts, doubled with each refusal; the jitter takes up to half of it.
+/// The backoff between attempts, doubled with each refusal; the jitter leaves 50 % to 100 % of it.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// The longest backoff as a share of the remaining life of the connection's own token.
@@ -319,7 +319,7 @@ mod tests {
             (ConnectionLost, 0, none, 1.0, Close(CloseReason::Lost)),
             (TimedOut, 0, hour, 1.0, Close(CloseReason::Lost)),
             (TimedOut, 0, none, 1.0, Close(CloseReason::Expired)),
-            // Doubled with each refusal, up to the limit; the jitter takes at most half.
+            // Doubled with each refusal, up to the limit; the jitter leaves at least half.
             (Refused, 0, hour, 1.0, retry(20)),
             (Refused, 0, hour, 0.0, retry(10)),
             (Refused, 3, hour, 1.0, retry(160)),

@@ -1,8 +1,9 @@
-//! Decides when a node opens its next connection, and what its callers should do meanwhile.
+//! The schedule of a node: the time of its next connection, and the advice to callers meanwhile.
 //!
 //! # Invariants
-//! - No I/O, no clock and no randomness: events, the time and the jitter are arguments, so each rule is a row of a table test.
-//! - While any connection is open, callers use it: failed attempts to open a further one are no concern of theirs.
+//! - No I/O, no clock and no randomness: events, the time and the jitter are arguments, so each rule is
+//!   a row of a table test.
+//! - While any connection is open, callers use it: failed attempts to open a further one do not affect them.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 
 use super::super::error::Error;
 
-/// The backoff between attempts to open a connection, doubled with each failure; the jitter takes 10 % to 100 % of it.
-/// Service must resume within 5 s of Redis' return, so the longest stays well below that.
+/// The backoff between attempts to open a connection, doubled with each failure, the first included; the jitter leaves
+/// 10 % to 100 % of it. Service must resume within 5 s of Redis' return, so the longest stays well below that.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -23,11 +24,11 @@ const SHORT_ATTEMPT: Duration = Duration::from_millis(500);
 /// connections, and many replicas lose theirs at the same moment.
 const OPENING_PAUSE: Duration = Duration::from_millis(20);
 
-/// A connection that closes sooner after it was opened was of no use, such as one to a load balancer with no backend:
+/// A connection that closes sooner after it was opened was useless, such as one to a load balancer with no backend:
 /// the second in a row counts as a failed attempt, so that the next is delayed.
 const SHORT_LIFE: Duration = Duration::from_millis(100);
 
-/// The advice to a caller who needs a connection.
+/// The advice to a caller that needs a connection.
 #[derive(Debug, Clone)]
 pub(in crate::pool) enum Availability {
     /// Wait: a connection is being opened, or will be in a moment.
@@ -36,7 +37,7 @@ pub(in crate::pool) enum Availability {
     Open,
     /// Fail at once: attempts fail, the next is some time away.
     Failing(Error),
-    /// Fail at once and for good.
+    /// Fail at once: the node is closed and stays closed.
     Closed,
 }
 
@@ -80,7 +81,7 @@ pub(super) enum Event {
     Lost { age: Duration },
     /// An attempt to open a connection failed after this time.
     Failed { error: Error, took: Duration },
-    /// [`State::is_flapping`] was reported as this error.
+    /// [`State::is_flapping`] returned true; callers get this error.
     Flapping { error: Error },
     /// A token was published that no attempt has used yet.
     NewToken,
@@ -100,7 +101,7 @@ pub(super) enum Action {
 }
 
 impl State {
-    /// Takes in an event. `jitter` is a random number from 0 to 1.
+    /// Applies an event. `jitter` is a random number from 0 to 1.
     pub(super) fn record(&mut self, event: Event, now: Instant, jitter: f64) {
         match event {
             Event::Opened => {
@@ -169,7 +170,7 @@ impl State {
         }
     }
 
-    /// Returns true where connections close as soon as they are open, which is then to be recorded as a failure.
+    /// Returns true if connections close as soon as they are open. The caller then records [`Event::Flapping`].
     pub(super) fn is_flapping(&self, wanted: usize) -> bool {
         self.open < wanted && self.failures.is_none() && self.losses.short_lived > 1
     }
@@ -249,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Plays events, each at its time, to a node that wants this many connections. Returns the step at `now` and the
+    /// Applies events, each at its time, to the state of a node that wants this many connections. Returns the step at `now` and the
     /// advice to callers.
     fn play(wanted: usize, events: Vec<(u64, Event)>, now: u64) -> (Expected, &'static str) {
         let start = Instant::now();
@@ -262,7 +263,8 @@ mod tests {
                 state.record(Event::Flapping { error }, at, JITTER);
             }
         }
-        let since_start = |at: Instant| u64::try_from((at - start).as_millis()).expect("short");
+        let since_start =
+            |at: Instant| u64::try_from((at - start).as_millis()).expect("a few seconds");
         let action = match state.next(wanted, start + millis(now)) {
             Action::Wait => Wait,
             Action::BackOff { until } => BackOff(until.map(since_start)),
@@ -298,7 +300,8 @@ mod tests {
             ("retry is due", 1, vec![(0, failed(500))], 110, Open, "failing"),
             ("second failure", 1, vec![(0, failed(1)), (110, failed(1))], 110, BackOff(Some(330)), "failing"),
             ("backoff is bounded", 1, many_failures(), 0, BackOff(Some(1100)), "failing"),
-            ("success ends the row", 1, vec![(0, failed(1)), (0, failed(1)), (110, Opened), (900, lost(790)), (900, failed(1))], 900, BackOff(Some(1010)), "opening"),
+            ("success resets the count", 1, vec![(0, failed(1)), (0, failed(1)), (110, Opened), (900, lost(790)), (900, failed(1))], 900, BackOff(Some(1010)), "opening"),
+            ("success ends the backoff", 2, vec![(0, failed(1)), (50, Opened)], 50, Pace(70), "open"),
             ("a further one fails", 2, vec![(0, Opened), (20, failed(600))], 30, BackOff(Some(130)), "open"),
             ("then the first is lost", 2, vec![(0, Opened), (20, failed(600)), (500, lost(500))], 500, Open, "opening"),
             ("one of two is lost", 3, vec![(0, Opened), (20, Opened), (40, failed(1)), (500, lost(500))], 40, BackOff(Some(150)), "open"),
@@ -306,19 +309,54 @@ mod tests {
             ("no token", 1, vec![(0, no_token())], 100_000, BackOff(None), "no token"),
             ("no token after failures", 1, vec![(0, failed(1)), (0, no_token())], 100_000, BackOff(None), "no token"),
             ("a token arrives", 1, vec![(0, no_token()), (5, NewToken)], 5, Open, "opening"),
-            ("a token ends the row", 1, vec![(0, failed(1)), (0, failed(1)), (5, NewToken), (5, failed(1))], 5, BackOff(Some(115)), "opening"),
+            ("a token resets the count", 1, vec![(0, failed(1)), (0, failed(1)), (5, NewToken), (5, failed(1))], 5, BackOff(Some(115)), "opening"),
             // Short-lived connections.
             ("one is short-lived", 1, vec![(0, Opened), (99, lost(99))], 99, Open, "opening"),
             ("two in a row", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10))], 110, BackOff(Some(330)), "failing"),
             ("retried", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10))], 330, Open, "failing"),
             ("three in a row", 1, vec![(0, Opened), (9, lost(9)), (10, Opened), (19, lost(9)), (300, Opened), (310, lost(10))], 310, BackOff(Some(750)), "failing"),
-            ("two at once are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (50, lost(30))], 50, Open, "opening"),
-            ("two that overlap are no row", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (60, lost(40))], 60, Open, "opening"),
-            ("a long life ends the row", 1, vec![(0, Opened), (50, lost(50)), (60, Opened), (160, lost(100)), (170, Opened), (180, lost(10))], 180, Open, "opening"),
-            ("a token ends that row too", 1, vec![(0, Opened), (50, lost(50)), (51, NewToken), (60, Opened), (70, lost(10))], 70, Open, "opening"),
+            ("then an attempt fails", 1, vec![(0, Opened), (99, lost(99)), (100, Opened), (110, lost(10)), (330, failed(1))], 330, BackOff(Some(770)), "failing"),
+            ("two at once count once", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (50, lost(30))], 50, Open, "opening"),
+            ("two that overlap count once", 2, vec![(0, Opened), (20, Opened), (50, lost(50)), (60, lost(40))], 60, Open, "opening"),
+            ("a long life resets the count", 1, vec![(0, Opened), (50, lost(50)), (60, Opened), (160, lost(100)), (170, Opened), (180, lost(10))], 180, Open, "opening"),
+            ("a token resets that count too", 1, vec![(0, Opened), (50, lost(50)), (51, NewToken), (60, Opened), (70, lost(10))], 70, Open, "opening"),
         ];
         for (case, wanted, events, now, action, availability) in table {
             assert_eq!(play(wanted, events, now), (action, availability), "{case}");
         }
+    }
+
+    #[test]
+    fn jitter_leaves_at_least_a_tenth_of_a_backoff_and_half_of_a_pause() {
+        let now = Instant::now();
+        for (jitter, backoff, pause) in [(0.0, 20, 10), (0.5, 110, 20), (1.0, 200, 30)] {
+            assert_eq!(
+                super::backoff(1, jitter),
+                millis(backoff),
+                "jitter {jitter}"
+            );
+            let mut state = State::default();
+            state.record(Event::Opened, now, jitter);
+            let until = now + millis(pause);
+            assert_eq!(
+                state.next(2, now),
+                Action::Pace { until },
+                "jitter {jitter}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_node_flaps_only_while_it_lacks_connections_and_has_no_failure() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for lost_at in [10, 20] {
+            state.record(Event::Opened, now, JITTER);
+            state.record(lost(1), now + millis(lost_at), JITTER);
+        }
+        assert!(state.is_flapping(1));
+        assert!(!state.is_flapping(0), "none is wanted");
+        state.record(failed(1), now + millis(20), JITTER);
+        assert!(!state.is_flapping(1), "an attempt has failed already");
     }
 }

@@ -2,7 +2,7 @@
 //! not reply.
 //!
 //! A peer that acknowledges bytes but sends none, such as a proxy that has lost its backend, is detected by this alone: it
-//! answers the kernel's keep-alive probes. Until the reply, callers get other connections where there are any.
+//! answers the kernel's keep-alive probes. Until it replies, callers get other connections if there are any.
 
 use std::{
     sync::{Arc, Weak},

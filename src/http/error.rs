@@ -162,7 +162,7 @@ impl IntoResponse for Problem {
         if let Some(source) = &self.source {
             warn!(error = %ErrorChain(source.as_ref()), "request failed at Redis");
         }
-        let status = StatusCode::from_u16(self.status).expect("it came from a status code");
+        let status = StatusCode::from_u16(self.status).expect("built from a status code");
         let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Timeout of one check: the time between two.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Failures in a row that make the replica not ready: one blip must not empty the Service.
+/// Consecutive failures that make the replica not ready: a single one must not empty the Service.
 const FAILURE_LIMIT: u32 = 3;
 
 /// The read side of [`RedisCheck`].

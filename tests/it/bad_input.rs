@@ -209,7 +209,7 @@ async fn slow_redis_is_a_504_within_the_requests_deadline() {
         response
             .text()
             .await
-            .expect("whole")
+            .expect("a complete body")
             .contains("problem:timed-out")
     );
 }
@@ -248,7 +248,7 @@ async fn more_requests_than_allowed_are_shed_at_once_and_probes_are_not() {
     assert!(
         shed.text()
             .await
-            .expect("whole")
+            .expect("a complete body")
             .contains("problem:overloaded")
     );
     assert_eq!(service.get("/readyz").await.status(), 200);
@@ -319,7 +319,7 @@ async fn a_panicking_handler_is_a_500_while_others_continue() {
             "application/problem+json"
         );
         assert!(response.headers().contains_key("x-request-id"));
-        let body = response.text().await.expect("whole");
+        let body = response.text().await.expect("a complete body");
         assert!(
             body.contains("problem:internal-error") && !body.contains("thought"),
             "{body}"

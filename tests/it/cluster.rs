@@ -52,7 +52,8 @@ impl TokenSource for Identity {
             .header("x-identity-header", &self.header);
         let answer = request.send().await.expect("the emulator runs");
         let answer: serde_json::Value =
-            serde_json::from_str(&answer.text().await.expect("whole")).expect("it is JSON");
+            serde_json::from_str(&answer.text().await.expect("a complete body"))
+                .expect("it is JSON");
         let seconds = answer["expires_on"].as_str().expect("a text").parse();
         let expires_at = std::time::UNIX_EPOCH + Duration::from_secs(seconds.expect("a number"));
         let token = answer["access_token"].as_str().expect("a token");

@@ -53,7 +53,7 @@ async fn azure_cli_and_azure_developer_cli_authenticate() {
         .expect("it answers")
         .text()
         .await
-        .expect("whole");
+        .expect("a complete body");
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     let token = answer["access_token"].as_str().expect("a token");
     let expires_on = answer["expires_on"]

@@ -80,7 +80,7 @@ async fn the_library_alone_authenticates_and_counts() {
     let run = async || {
         let mut program = program("own_pool");
         program.envs(azure.environment("WorkloadIdentityCredential"));
-        // The tokens live for longer: what waits for their end is found.
+        // The tokens live for longer: an example that waits for their expiry is found.
         let output = timeout(LIMIT, program.kill_on_drop(true).output()).await;
         let output = output.expect("it exits in time").expect("it was built");
         assert!(output.status.success(), "{output:?}");

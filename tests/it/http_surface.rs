@@ -70,7 +70,7 @@ impl Surface {
         runtime.block_on(service.ready_at_admin());
         let address = |url: &str| {
             let address = url.trim_start_matches("http://");
-            address.parse().expect("it is one")
+            address.parse().expect("a valid address")
         };
         let admin = service.admin.as_deref().expect("it has one");
         let ports = [address(&service.public), address(admin)];

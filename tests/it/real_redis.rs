@@ -98,7 +98,9 @@ impl TokenSource for Issuer {
 }
 
 fn endpoint(port: u16) -> Endpoint {
-    format!("localhost:{port}").parse().expect("it is one")
+    format!("localhost:{port}")
+        .parse()
+        .expect("a valid address")
 }
 
 /// The number of connections that Redis has ever accepted.
@@ -361,7 +363,7 @@ async fn with_key(key: &str) -> (RedisServer, Pool) {
 async fn a_connection_that_redis_reports_as_not_authenticated_is_replaced() {
     let (_redis, pool) = with_key("a test's key").await;
     let mut connection = pool.get().await.expect("it opens");
-    // RESET signs the connection out.
+    // RESET removes the authentication.
     let reset = redis::cmd("RESET").query_async::<()>(&mut connection).await;
     reset.expect("every user may");
     // Not run on the connection that is not authenticated any more, so it may be sent again whatever it does.

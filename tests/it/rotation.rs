@@ -137,7 +137,7 @@ async fn when_entra_stays_away_past_expiry_callers_get_a_named_503_and_service_r
     service.ready().await;
 }
 
-/// A hiccup of Entra ID, or the same token again, costs nothing while the current token lives.
+/// A brief failure of Entra ID, or the same token again, costs nothing while the current token lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn entra_failing_for_most_of_a_tokens_life_costs_no_request() {
     use entra_redis_emulator::EntraFault;

@@ -67,7 +67,8 @@ async fn json_is_returned_where_it_is_accepted() {
             .header("accept", "application/json");
         let response = request.send().await.expect("it answers");
         assert_eq!(response.headers()["content-type"], "application/json");
-        serde_json::from_str::<Value>(&response.text().await.expect("whole")).expect("it is JSON")
+        serde_json::from_str::<Value>(&response.text().await.expect("a complete body"))
+            .expect("it is JSON")
     };
     assert_eq!(ask().await, json!({ "previousVisit": null }));
     let second = ask().await;
@@ -138,7 +139,7 @@ async fn an_unknown_path_is_a_problem_document_with_a_request_id() {
             allow
         );
         let body: Value =
-            serde_json::from_str(&response.text().await.expect("whole")).expect("JSON");
+            serde_json::from_str(&response.text().await.expect("a complete body")).expect("JSON");
         assert_eq!(body["type"], format!("urn:entra-redis:problem:{kind}"));
         assert_eq!(body["status"], status);
     }

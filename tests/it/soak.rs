@@ -1,4 +1,4 @@
-//! The promise over time: the service under load while its world breaks, and through thousands of rotations.
+//! The promise over time: the service under load during random faults, and through thousands of rotations.
 //!
 //! Both are run by `tests/soak`, which sets how long, and print one table. `disturbances` has the faults, `watch`
 //! what is looked at meanwhile. What one fault does to callers is not shown here but in the other modules.
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The number of replicas that share the rotations.
 const REPLICAS: u64 = 8;
 
-/// The least remaining life of a token when the next fault is made, so that a hiccup of Entra ID does not outlast it.
+/// The least remaining life of a token when the next fault is made, so that a brief failure of Entra ID does not outlast it.
 const ENOUGH_LEFT: Duration = Duration::from_secs(4);
 
 /// The time after which its connections must be open again, and on the newest token.
@@ -127,7 +127,7 @@ async fn nothing_is_lost_while_faults_come_at_random() {
     assert!(pulse.failures.is_empty(), "{:?}", pulse.failures);
     assert!(!service.log().contains("panicked"), "{}", kept(&service));
     assert!(record.good > 10 * length.as_secs(), "{}", record.good);
-    // What a fault made is gone with it.
+    // The tasks and files that a fault caused are released after it.
     assert!(last.tasks <= first.tasks + 4.0, "{first:?} {last:?}");
     assert!(
         last.descriptors <= first.descriptors + 4.0,

@@ -142,7 +142,7 @@ async fn without_a_token_at_start_it_stays_up_reports_it_and_recovers_by_itself(
         response
             .text()
             .await
-            .expect("whole")
+            .expect("a complete body")
             .contains("problem:no-token")
     );
     let metrics = service.text("/metrics").await;
@@ -209,7 +209,7 @@ async fn without_redis_at_start_it_stays_up_reports_it_and_recovers_by_itself() 
         response
             .text()
             .await
-            .expect("whole")
+            .expect("a complete body")
             .contains("problem:redis-unavailable")
     );
 
@@ -313,7 +313,7 @@ async fn redis_that_accepts_and_does_not_respond_is_a_503_within_the_deadline() 
         response
             .text()
             .await
-            .expect("whole")
+            .expect("a complete body")
             .contains("problem:redis-unavailable")
     );
 }

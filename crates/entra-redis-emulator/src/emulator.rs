@@ -1,4 +1,4 @@
-//! One emulator, from binding its listeners to their end.
+//! One emulator, from binding its listeners to its shutdown.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Azure's proxy before Redis: TLS, authentication by token, and the end of a connection with its token.
+//! Azure's proxy before Redis: TLS, authentication by token, and connections that are closed when their token expires.
 //!
 //! [`connection`] serves one client, at the endpoint or at a node of a cluster. Here bytes move between the client,
 //! [`AuthGate`], which decides about each command, and a real Redis server if there is one (one plain connection for each

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - Every connection belongs to the listener that accepted it, and ends within [`STOP_TIMEOUT`] after the stop signal.
+//! - Every connection belongs to the listener that accepted it, and is closed within [`STOP_TIMEOUT`] after the stop signal.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -206,13 +206,13 @@ async fn commands_of_many_keys_are_split_by_slot_and_others_refused() {
     assert_eq!(
         pool.query::<usize>(&command("DBSIZE"))
             .await
-            .expect("each is asked"),
+            .expect("every node replies"),
         40
     );
     let mut all: Vec<String> = pool
         .query(&command("KEYS many:*"))
         .await
-        .expect("each is asked");
+        .expect("every node replies");
     all.sort();
     let mut sorted = keys.clone();
     sorted.sort();
@@ -242,7 +242,7 @@ async fn scripts_are_known_to_every_primary() {
     let (_cluster, _azure, pool) = three_primaries().await;
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('INCR', KEYS[1])");
-    let digest: String = pool.query(&load).await.expect("each takes it");
+    let digest: String = pool.query(&load).await.expect("every node accepts it");
     for number in 0..12 {
         let mut run = redis::cmd("EVALSHA");
         run.arg(&digest).arg(1).arg(format!("script:{number}"));
@@ -250,7 +250,7 @@ async fn scripts_are_known_to_every_primary() {
     }
     let mut exists = redis::cmd("SCRIPT");
     exists.arg("EXISTS").arg(&digest).arg("a".repeat(40));
-    let exist: Vec<bool> = pool.query(&exists).await.expect("each is asked");
+    let exist: Vec<bool> = pool.query(&exists).await.expect("every node replies");
     assert_eq!(exist, [true, false]);
 }
 
@@ -304,7 +304,7 @@ async fn commands_follow_a_slot_on_its_way() {
         })
     });
     for caller in callers.collect::<Vec<_>>() {
-        caller.await.expect("no panic").expect("none fails");
+        caller.await.expect("no panic").expect("no request fails");
     }
     let moved: String = command("INFO errorstats")
         .query_async(&mut cluster.admin(to).await)
@@ -355,7 +355,9 @@ async fn commands_follow_a_slot_on_its_way() {
     assert!(!both.is_finished());
     cluster.reshard(from, to, slot..=slot).await;
     assert_eq!(
-        both.await.expect("no panic").expect("they are together"),
+        both.await
+            .expect("no panic")
+            .expect("the keys are on one node"),
         [5, 6]
     );
 }

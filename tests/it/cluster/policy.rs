@@ -27,7 +27,7 @@ async fn found(pool: &Pool) -> String {
         pool.clustering().is_some()
     })
     .await;
-    pool.clustering().expect("just seen").to_string()
+    pool.clustering().expect("detected above").to_string()
 }
 
 /// Azure's EnterpriseCluster: one endpoint, and CLUSTER is blocked.

@@ -15,7 +15,7 @@ async fn a_user_that_redis_does_not_have_is_reported_with_the_command_that_adds_
     let variables = azure.environment("ManagedIdentityCredential");
     let (findings, _) = report(&variables).await;
     let claims = findings.iter().find(|finding| finding["step"] == "claims");
-    let claims = claims.expect("it was taken")["observed"].to_string();
+    let claims = claims.expect("the step was run")["observed"].to_string();
     let object_id = claims.split([' ', ',']).nth(2).expect("it is there");
     let refused = the_fault(&variables, "authentication", "failed").await;
     let command = format!(

@@ -70,7 +70,7 @@ async fn a_missing_identity_is_reported_with_the_label() {
     let finding = findings
         .iter()
         .find(|finding| finding["step"] == "identity_environment");
-    let finding = finding.expect("it was taken");
+    let finding = finding.expect("the step was run");
     assert_eq!(finding["outcome"], "warned", "{finding:#}");
     contains_all(
         &finding["fix"].to_string(),

@@ -92,7 +92,7 @@ async fn a_certificate_is_refused_with_its_fault() {
     let soon = trusting(&redis, &good);
     let (findings, _) = report(&soon).await;
     let tls = findings.iter().find(|finding| finding["step"] == "tls");
-    let tls = tls.expect("it was taken");
+    let tls = tls.expect("the step was run");
     assert_eq!(tls["outcome"], "warned", "{tls:#}");
     contains_all(
         &tls.to_string(),

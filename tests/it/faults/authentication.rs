@@ -134,7 +134,7 @@ async fn while_no_authentication_is_answered_the_earlier_ones_serve() {
     none_failed(load).await;
 }
 
-/// As Azure does, which spreads the news of a token: refused at first, and then accepted.
+/// As in Azure, which distributes a new token with a delay: refused at first, and then accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_redis_accepts_late_cost_no_request_and_no_connection() {
     let azure = Azure::with_lifetime(11).await;

@@ -10,7 +10,7 @@ async fn through_a_proxy() -> (RedisServer, Proxy, Pool) {
     let redis = RedisServer::start().await;
     let proxy = Proxy::before(&redis.address()).await;
     let endpoint = format!("127.0.0.1:{}", proxy.port);
-    let pool = Pool::builder(endpoint.parse().expect("it is one"))
+    let pool = Pool::builder(endpoint.parse().expect("a valid address"))
         .plain_text()
         .no_authentication()
         .build()

@@ -57,7 +57,7 @@ async fn redis_stopped_is_a_named_503_and_its_return_is_service_within_5_s() {
     service.ready().await;
 }
 
-/// As when Azure disables access keys: every connection is dropped, and the key is good for nothing any more.
+/// As when Azure disables access keys: every connection is dropped, and the key is no longer valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_key_disabled_is_named_to_callers_and_by_readyz() {
     let redis = RedisServer::start().await;
@@ -129,7 +129,7 @@ async fn disabled_access_keys_cost_token_users_nothing() {
     administer(&redis, &user).await;
     let mut admin = redis.admin().await;
     let endpoint = format!("localhost:{}", redis.tls_port);
-    let pool = Pool::builder(endpoint.parse().expect("it is one"))
+    let pool = Pool::builder(endpoint.parse().expect("a valid address"))
         .ca_file(certificates.path("ca.pem"))
         .token_source(Arc::new(UnknownUser))
         .build()

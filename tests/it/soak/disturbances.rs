@@ -154,7 +154,7 @@ impl World {
     /// Makes a fault, waits and undoes it.
     pub(super) async fn make(&mut self, disturbance: Disturbance, random: &mut Rng) {
         let controls = &self.azure.controls;
-        // A hiccup, which a token's remaining life outlasts.
+        // A brief failure, shorter than the token's remaining life.
         let hiccup = Duration::from_millis(random.u64(200..2000));
         // Beyond what is tried again within a request's deadline.
         let outage = Duration::from_millis(random.u64(500..6000));

@@ -159,7 +159,7 @@ impl ReadLoad {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while let Some(worker) = self.workers.join_next().await {
-            let answers = worker.expect("no panic").expect("none fails");
+            let answers = worker.expect("no panic").expect("no request fails");
             assert!(answers > 0);
         }
     }

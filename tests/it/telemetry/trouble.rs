@@ -109,7 +109,7 @@ async fn a_collector_that_never_answers_delays_neither_requests_nor_the_exit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_telemetry_is_exported_when_the_start_fails_and_at_ctrl_c() {
     let collector = Collector::start().await;
-    // Nothing leaves before the end, but for the end.
+    // Nothing is exported before the shutdown, which flushes it.
     let late = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
         ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),

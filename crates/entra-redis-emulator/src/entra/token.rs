@@ -1,7 +1,7 @@
 //! Access tokens, issued and checked.
 //!
 //! Every token is new (its `uti` is random), looks like a version 1 token of Entra ID and is as long as one. Only the
-//! algorithm differs: ES256 for Entra ID's RS256, because ring makes no RSA keys.
+//! algorithm differs: ES256 for Entra ID's RS256, because ring generates no RSA keys.
 //!
 //! # Invariants
 //!

@@ -135,7 +135,7 @@ fn unknown_command(name: &[u8], arguments: &[&[u8]]) -> String {
             break;
         }
         let argument = String::from_utf8_lossy(argument);
-        write!(text, "'{argument:.room$}' ").expect("a String takes any text");
+        write!(text, "'{argument:.room$}' ").expect("writing to a String cannot fail");
     }
     text
 }

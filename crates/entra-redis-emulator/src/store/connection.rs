@@ -87,7 +87,7 @@ impl Session {
         );
         if keys > 0 {
             writeln!(text, "db0:keys={keys},expires=0,avg_ttl=0\r")
-                .expect("a String takes any text");
+                .expect("writing to a String cannot fail");
         }
         resp::bulk(out, text.as_bytes());
         Ok(())

@@ -292,7 +292,7 @@ impl Keys {
         if self.existing(key).is_none() {
             self.put(key, b"", None);
         }
-        self.entries.get_mut(key).expect("put above if absent")
+        self.entries.get_mut(key).expect("inserted above if absent")
     }
 }
 

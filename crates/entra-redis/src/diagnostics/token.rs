@@ -26,7 +26,7 @@ pub struct Claims {
     pub subject: Option<String>,
     /// `aud`: the audiences.
     pub audiences: Vec<String>,
-    /// `exp`: the end of the validity.
+    /// `exp`: the expiry.
     pub expires_at: Option<SystemTime>,
 }
 

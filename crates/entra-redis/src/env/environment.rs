@@ -87,7 +87,7 @@ impl Environment {
     /// A field is of another type.
     pub fn section<T: DeserializeOwned>(&self) -> T {
         let pairs = self.values.iter().map(|(k, v)| (k.clone(), v.clone()));
-        envy::from_iter(pairs).expect("a section has only optional strings, which any text fits")
+        envy::from_iter(pairs).expect("a section has only optional strings")
     }
 }
 

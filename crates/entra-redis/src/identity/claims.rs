@@ -201,7 +201,7 @@ mod tests {
             let claims = claims.expect(seconds);
             assert_eq!((claims.exp, claims.nbf), (Some(expected), Some(expected)));
         }
-        let without = read(&token(r#"{"exp":null}"#)).expect("null is none");
+        let without = read(&token(r#"{"exp":null}"#)).expect("null means absent");
         assert_eq!((without.exp, without.nbf), (None, None));
         assert!(read(&token(r#"{"exp":"1700000000"}"#)).is_err());
     }

@@ -1,8 +1,8 @@
 //! Azure's credential chain as one token source.
 //!
 //! # Invariants
-//! - The choice (see `selection`) is made once and never changes, so that a hiccup of Entra ID cannot make a pod authenticate
-//!   as its node.
+//! - The choice (see `selection`) is made once and never changes, so that a brief failure of Entra ID cannot make a pod
+//!   authenticate as its node.
 //! - A configured credential that fails is retried, never skipped.
 
 mod candidate;

@@ -107,7 +107,7 @@ mod tests {
             .map(|_| delay_before_refresh(24 * HOUR, fastrand::f64()))
             .collect();
         let (first, last) = (delays.iter().min(), delays.iter().max());
-        let spread = *last.expect("a hundred") - *first.expect("a hundred");
+        let spread = *last.expect("a hundred samples") - *first.expect("a hundred samples");
         assert!(spread > HOUR, "{spread:?} of a possible 2.4 hours");
     }
 

@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! Data goes one way: environment → [`env`] → [`identity`] → [`pool`].
+//! Data goes one way: environment → [`env`](mod@env) → [`identity`] → [`pool`].
 
 pub mod diagnostics;
 mod endpoint;

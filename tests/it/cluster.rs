@@ -100,6 +100,11 @@ async fn no_request_fails_and_no_connection_opens_while_tokens_rotate_in_a_clust
         service.metric("db_client_connection_count", &[]).await == 7.0
     })
     .await;
+    eventually("the latest check found all primaries", async || {
+        let (_, report) = service.readiness().await;
+        report["checks"]["redis"]["primaries_answering"] == 3
+    })
+    .await;
     let (_, report) = service.readiness().await;
     assert_eq!(
         report["checks"]["clustering"]["detail"],

@@ -5,24 +5,33 @@ mod identity;
 mod network;
 mod pains;
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use entra_redis_emulator::Options;
 use serde_json::Value;
 
-use crate::support::{Azure, Port, RedisServer, Service, command, eventually};
+use crate::support::{Azure, LIMIT, Port, RedisServer, Service, command, eventually};
 
 type Variables = Vec<(String, String)>;
 
+/// Runs the doctor, again while its latency step warns: with many tests at once this machine is as slow as a cache in
+/// another region.
 async fn run(variables: &[(String, String)], arguments: &[&str]) -> Output {
-    let mut command = command(&[&["doctor"], arguments].concat());
-    // No service listens there: what else runs on this machine is not part of the test.
-    command
-        .env("PORT", "1")
-        .envs(variables.iter().cloned())
-        .output()
-        .await
-        .expect("the binary was built")
+    let started = Instant::now();
+    loop {
+        let mut command = command(&[&["doctor"], arguments].concat());
+        // No service listens there: what else runs on this machine is not part of the test.
+        command.env("PORT", "1").envs(variables.iter().cloned());
+        let output = command.output().await.expect("the binary was built");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_slow = text.contains("each request waits at least this long");
+        if !is_slow || started.elapsed() > LIMIT {
+            return output;
+        }
+    }
 }
 
 /// Returns the findings in the order of the steps, and true if the report is healthy.
